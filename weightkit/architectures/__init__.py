@@ -1,0 +1,50 @@
+"""The door for architectures: one folder each, this table, ``base.py`` the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from weightkit.architectures.base import Architecture, Recognition
+from weightkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from weightkit.core.checkpoint import Checkpoint
+
+ARCHITECTURES: dict[str, str] = {"drqv2": "weightkit.architectures.drqv2"}
+"""Architecture name -> module whose ``ARCHITECTURE`` implements it."""
+
+LAYOUTS: dict[str, str] = {"drqv2": "drqv2", "robobase-drqv2": "drqv2"}
+"""Layout name -> architecture whose tensors it names."""
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture called ``name``. Raises UsageError that lists those there are."""
+    if name not in ARCHITECTURES:
+        raise _unknown("architecture", name, ARCHITECTURES)
+    implementation: Architecture = import_module(ARCHITECTURES[name]).ARCHITECTURE
+    return implementation
+
+
+def architecture_of_layout(layout: str) -> Architecture:
+    """The architecture whose tensors ``layout`` names. Raises UsageError that lists the layouts there are."""
+    if layout not in LAYOUTS:
+        raise _unknown("layout", layout, LAYOUTS)
+    return architecture_named(LAYOUTS[layout])
+
+
+def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None) -> Recognition | None:
+    """What the checkpoint's tensors are, None where no architecture knows them."""
+    for name in ARCHITECTURES:
+        found = architecture_named(name).recognise(checkpoint, settings or {})
+        if found is not None:
+            return found
+    return None
+
+
+def _unknown(what: str, name: str, table: Mapping[str, str]) -> UsageError:
+    close = get_close_matches(name, list(table), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UsageError(f"there is no {what} {name!r}", hint=f"{hint}known: {', '.join(table)}")

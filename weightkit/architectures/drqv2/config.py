@@ -1,0 +1,283 @@
+"""What makes one DrQ-v2 net differ from another, and where it is read from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from weightkit.core.section import Section
+from weightkit.errors import ConfigError, UsageError
+
+IMAGE_KEY = "observation.images"
+STATE_KEY = "observation.state"
+_CAMERA = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = {
+    "cameras",
+    "training",
+    "forward",
+    "train",
+    "eval",
+    "to",
+    "type",
+    "float",
+    "half",
+    "double",
+    "cpu",
+    "cuda",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DrQV2Config:
+    """One DrQ-v2 net. ``state_dim`` and ``image_channels`` are of a single frame; ``state_dim`` 0 means no state.
+
+    Images are ``(frame_stack * image_channels, image_height, image_width)``, oldest frame first, states
+    ``(frame_stack * state_dim,)``. ``mlp_nodes`` are the hidden widths of actor and critics.
+    """
+
+    cameras: tuple[str, ...]
+    image_channels: int
+    image_height: int
+    image_width: int
+    frame_stack: int
+    state_dim: int
+    action_dim: int
+    encoder_channels: int = 32
+    num_downsample_convs: int = 1
+    num_post_downsample_convs: int = 3
+    bottleneck_size: int = 50
+    mlp_nodes: tuple[int, ...] = (256, 256)
+    num_critics: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ValueError("cameras: DrQ-v2 needs at least one camera")
+        for camera in self.cameras:
+            if not _CAMERA.fullmatch(camera) or camera in _RESERVED:
+                raise ValueError(
+                    f"cameras: {camera!r} cannot name a camera: letters, digits and _ only, and no word of torch's modules"
+                )
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"cameras: a name stands twice in {', '.join(self.cameras)}")
+        if not self.mlp_nodes:
+            raise ValueError("mlp_nodes: at least one hidden layer is needed")
+        for name in (
+            "image_channels",
+            "frame_stack",
+            "action_dim",
+            "encoder_channels",
+            "bottleneck_size",
+            "num_critics",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: at least 1 is needed, found {getattr(self, name)}")
+        if self.state_dim < 0 or self.num_downsample_convs < 0 or self.num_post_downsample_convs < 0:
+            raise ValueError("state_dim and the numbers of convolutions cannot be negative")
+        if self.num_downsample_convs + self.num_post_downsample_convs < 1:
+            raise ValueError("num_downsample_convs: at least one convolution is needed")
+        height, width = self.feature_size
+        if height < 1 or width < 1:
+            raise ValueError(
+                f"image_height, image_width: {self.image_height}x{self.image_width} is too small for "
+                f"{self.num_downsample_convs + self.num_post_downsample_convs} convolutions"
+            )
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """Height and width of an encoder's feature map, in cells."""
+        return self._convolved(self.image_height), self._convolved(self.image_width)
+
+    def _convolved(self, size: int) -> int:
+        for _ in range(self.num_downsample_convs):
+            size = (size - 3) // 2 + 1
+        return size - 2 * self.num_post_downsample_convs
+
+    @property
+    def num_convs(self) -> int:
+        """Convolutions in each camera's tower."""
+        return self.num_downsample_convs + self.num_post_downsample_convs
+
+    @property
+    def visual_dim(self) -> int:
+        """Features of all cameras together."""
+        height, width = self.feature_size
+        return len(self.cameras) * self.encoder_channels * height * width
+
+    def to_dict(self) -> dict[str, object]:
+        """The configuration as JSON values."""
+        values = asdict(self)
+        return {"type": "drqv2", **values, "cameras": list(self.cameras), "mlp_nodes": list(self.mlp_nodes)}
+
+    @classmethod
+    def from_section(cls, section: Section) -> DrQV2Config:
+        """The configuration that ``to_dict`` wrote. Raises ConfigError with the address of what does not fit."""
+        section.text("type", choices=("drqv2",))
+        return _checked(
+            section,
+            cameras=section.texts("cameras"),
+            image_channels=section.integer("image_channels"),
+            image_height=section.integer("image_height"),
+            image_width=section.integer("image_width"),
+            frame_stack=section.integer("frame_stack"),
+            state_dim=section.integer("state_dim"),
+            action_dim=section.integer("action_dim"),
+            **_widths(section),
+        )
+
+
+def from_train_config(root: Section) -> DrQV2Config:
+    """The net that a HIL-SERL style train_config.json describes: ``policy.input_features``, ``policy.frame_stack``...
+
+    ``input_features`` hold stacked shapes, ``env.features`` those of a single frame: where both are there they must
+    agree. Raises ConfigError with both addresses.
+    """
+    policy = root.section("policy")
+    policy.text("type", choices=("drqv2",))
+    frames = policy.integer("frame_stack", 1, minimum=1)
+    inputs, outputs = policy.section("input_features"), policy.section("output_features")
+    single = root.section("env").section("features")
+    images = {key: _shape(inputs, key, 3) for key in inputs.values if is_image_key(key)}
+    if not images:
+        raise ConfigError(
+            f"{policy.where('input_features')}: DrQ-v2 needs at least one camera, such as '{IMAGE_KEY}.front'"
+        )
+    (channels, height, width) = next(iter(images.values()))
+    for key, shape in images.items():
+        if shape != (channels, height, width):
+            raise ConfigError(
+                f"{inputs.where(key)}: all cameras must have one shape, found {list(shape)} beside "
+                f"{[channels, height, width]} at {inputs.where(next(iter(images)))}"
+            )
+        _check_single(inputs, key, shape, single, frames)
+    state = 0
+    if STATE_KEY in inputs:
+        shape = _shape(inputs, STATE_KEY, 1)
+        _check_single(inputs, STATE_KEY, shape, single, frames)
+        state = shape[0]
+    for key, size in ((next(iter(images)), channels), (STATE_KEY, state)):
+        if size % frames:
+            raise ConfigError(
+                f"{inputs.where(key)}.shape: {size} is no multiple of {policy.where('frame_stack')} = {frames}"
+            )
+    return _checked(
+        policy,
+        cameras=tuple(camera_of(key) for key in images),
+        image_channels=channels // frames,
+        image_height=height,
+        image_width=width,
+        frame_stack=frames,
+        state_dim=state // frames,
+        action_dim=_shape(outputs, "action", 1)[0],
+        **_widths(policy),
+    )
+
+
+def is_image_key(key: str) -> bool:
+    """Whether an observation key holds a camera's images."""
+    return key == IMAGE_KEY or key.startswith(f"{IMAGE_KEY}.")
+
+
+def camera_of(key: str) -> str:
+    """The camera's name in an observation key; a bare ``observation.images`` is the one camera, ``cam0``."""
+    return key.removeprefix(f"{IMAGE_KEY}.") if key != IMAGE_KEY else "cam0"
+
+
+def _widths(section: Section) -> dict[str, object]:
+    nodes = "hidden_dims" if "hidden_dims" in section and "mlp_nodes" not in section else "mlp_nodes"
+    return {
+        "encoder_channels": section.integer("encoder_channels", 32, minimum=1),
+        "num_downsample_convs": section.integer("num_downsample_convs", 1),
+        "num_post_downsample_convs": section.integer("num_post_downsample_convs", 3),
+        "bottleneck_size": section.integer("bottleneck_size", 50, minimum=1),
+        "mlp_nodes": section.sizes(nodes, (256, 256)),
+        "num_critics": section.integer("num_critics", 2, minimum=1),
+    }
+
+
+def _checked(section: Section, **values: object) -> DrQV2Config:
+    try:
+        return DrQV2Config(**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(f"{section.origin} @ {section.address}: {error}") from None
+
+
+def _shape(features: Section, key: str, rank: int) -> tuple[int, ...]:
+    """The shape of a feature, written as an object with a shape or as the bare list."""
+    raw = features.raw(key)
+    if isinstance(raw, list):
+        shape, where = features.sizes(key), features.where(key)
+    else:
+        feature = features.section(key)
+        shape, where = feature.sizes("shape"), feature.where("shape")
+        feature.raw("type")
+    if len(shape) != rank:
+        wanted = "[channels, height, width]" if rank == 3 else "[size]"
+        raise ConfigError(f"{where}: expected {wanted}, found {list(shape)}")
+    return shape
+
+
+def _check_single(inputs: Section, key: str, stacked: tuple[int, ...], single: Section, frames: int) -> None:
+    if key not in single:
+        return
+    shape = _shape(single, key, len(stacked))
+    expected = (shape[0] * frames, *shape[1:])
+    if stacked != expected:
+        raise ConfigError(
+            f"{inputs.where(key)}.shape: expected {list(expected)} = frame_stack {frames} x {list(shape)} "
+            f"({single.where(key)}.shape), found {list(stacked)}",
+            hint="env.features are single frames; policy.input_features are what the policy sees, stacked",
+        )
+
+
+SETTINGS: tuple[str, ...] = (
+    "cameras",
+    "image_size",
+    "image_channels",
+    "frame_stack",
+    "state_dim",
+    "action_dim",
+    "encoder_channels",
+    "bottleneck_size",
+    "mlp_nodes",
+    "num_critics",
+    "num_downsample_convs",
+    "num_post_downsample_convs",
+)
+"""The keys that ``--set`` takes where no train_config.json is given. ``image_size`` is HxW or one number."""
+
+
+def parse_settings(settings: Mapping[str, str]) -> dict[str, object]:
+    """``--set`` texts as values of DrQV2Config. Raises UsageError for an unknown key or a value of the wrong kind."""
+    values: dict[str, object] = {}
+    for key, text in settings.items():
+        if key not in SETTINGS:
+            from difflib import get_close_matches
+
+            close = get_close_matches(key, SETTINGS, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise UsageError(f"--set {key}={text}: unknown key", hint=f"{hint}drqv2 knows {', '.join(SETTINGS)}")
+        try:
+            if key == "cameras":
+                values[key] = tuple(part.strip() for part in text.split(","))
+            elif key == "mlp_nodes":
+                values[key] = tuple(int(part) for part in text.split(","))
+            elif key == "image_size":
+                height, _, width = text.lower().partition("x")
+                values["image_height"], values["image_width"] = int(height), int(width or height)
+            else:
+                values[key] = int(text)
+        except ValueError:
+            raise UsageError(
+                f"--set {key}={text}: not a value of {key}",
+                hint="for example cameras=front,wrist image_size=84x84 mlp_nodes=256,256 frame_stack=3",
+            ) from None
+    return values
+
+
+def with_settings(config: DrQV2Config, settings: Mapping[str, str]) -> DrQV2Config:
+    """``config`` with ``--set`` keys applied. Raises UsageError."""
+    try:
+        return replace(config, **parse_settings(settings))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"--set: {error}") from None

@@ -1,0 +1,1 @@
+"""Data: frozen types on the standard library alone, no I/O."""

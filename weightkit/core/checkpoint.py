@@ -1,0 +1,36 @@
+"""One opened file: what it holds, and how to get at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from weightkit.core.report import Finding
+from weightkit.core.tensor import StateSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Verdict = Literal["data", "opaque", "unsafe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One opened checkpoint file. Opening it reads specs only; ``read(name)`` reads that tensor's bytes.
+
+    ``root`` is the dotted path below which the tensors' names start ("agent" for RoboBase, "" where none is known).
+    ``metadata`` holds everything that is not a tensor: inert values (None, bool, int, float, str, lists, dicts with
+    string keys) by dotted path, never live objects. ``verdict`` is None for formats that cannot hold code.
+    ``read`` gives a dense, native-endian, writable array of the spec's shape and dtype; raises KeyError for an unknown
+    name, CorruptFile where the bytes contradict the spec.
+    """
+
+    path: str
+    format: str
+    root: str
+    state: StateSpec
+    metadata: Mapping[str, object]
+    read: Callable[[str], np.ndarray] = field(repr=False)
+    verdict: Verdict | None = None
+    findings: tuple[Finding, ...] = ()

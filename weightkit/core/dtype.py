@@ -1,0 +1,53 @@
+"""Element types by their torch names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["float", "complex", "int", "uint", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """One element type: its torch name, bytes per element, and kind."""
+
+    name: str
+    itemsize: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_ALL = (
+    DType("float64", 8, "float"),
+    DType("float32", 4, "float"),
+    DType("float16", 2, "float"),
+    DType("bfloat16", 2, "float"),
+    DType("float8_e4m3fn", 1, "float"),
+    DType("float8_e5m2", 1, "float"),
+    DType("float8_e4m3fnuz", 1, "float"),
+    DType("float8_e5m2fnuz", 1, "float"),
+    DType("complex32", 4, "complex"),
+    DType("complex64", 8, "complex"),
+    DType("complex128", 16, "complex"),
+    DType("int64", 8, "int"),
+    DType("int32", 4, "int"),
+    DType("int16", 2, "int"),
+    DType("int8", 1, "int"),
+    DType("uint64", 8, "uint"),
+    DType("uint32", 4, "uint"),
+    DType("uint16", 2, "uint"),
+    DType("uint8", 1, "uint"),
+    DType("bool", 1, "bool"),
+)
+DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in _ALL}
+
+
+def dtype_named(name: str) -> DType:
+    """The element type called ``name``. Raises KeyError with the known names."""
+    try:
+        return DTYPES[name]
+    except KeyError:
+        raise KeyError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}") from None

@@ -1,0 +1,34 @@
+"""JSON in one canonical form, so that equal documents have equal digests, and a strict reader."""
+
+from __future__ import annotations
+
+import json
+
+MAX_DEPTH = 64
+
+
+def canonical_json(document: object) -> bytes:
+    """UTF-8 JSON with sorted keys, no spaces, no NaN: equal documents give equal bytes."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse_json(text: str | bytes, *, origin: str) -> object:
+    """The document in ``text``. Raises ValueError, naming ``origin``, for duplicate keys and what JSON does not have."""
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in items:
+            if key in found:
+                raise ValueError(f"{origin}: key {key!r} stands twice in one object")
+            found[key] = value
+        return found
+
+    def constant(word: str) -> object:
+        raise ValueError(f"{origin}: {word} is not JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{origin}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{origin}: not JSON: {error}") from None

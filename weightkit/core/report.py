@@ -1,0 +1,113 @@
+"""Findings and the Report that every verb gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Severity(str, Enum):
+    """How much a finding weighs: an ERROR means that what was asked does not hold."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+CODES: dict[str, str] = {
+    "WK100": "the file cannot be opened",
+    "WK101": "no format recognises the file",
+    "WK102": "the file's bytes contradict themselves",
+    "WK103": "another loader would execute something in this file",
+    "WK104": "the file holds objects of classes that are unknown here, as data",
+    "WK105": "a limit of the reader was hit",
+    "WK106": "something is left over after the end of the data",
+    "WK107": "no architecture recognises the tensors",
+    "WK108": "something about the policy is not stored in the file",
+    "WK201": "a source tensor is not accounted for",
+    "WK202": "a target tensor is not accounted for",
+    "WK203": "two sources claim one target",
+    "WK204": "a shape or dtype differs and no adapter is named",
+    "WK205": "an adapter does not fit",
+    "WK206": "a pattern on the command line matches nothing",
+    "WK207": "an adapter keeps the function only on some inputs",
+    "WK208": "a step loses information",
+    "WK209": "a target tensor is left to fresh initial values, as asked",
+    "WK210": "two rules match one name",
+    "WK211": "tensors that should be equal are not",
+    "WK212": "outputs differ between source and target",
+    "WK301": "act() reads a tensor that nobody sends",
+    "WK302": "a tensor of a module that act() uses was not read on the probes",
+    "WK303": "the two sides disagree on a tensor's shape or dtype",
+    "WK304": "the learner offers a tensor that the actor does not have",
+    "WK305": "a manifest does not cover every tensor exactly once",
+    "WK306": "act() writes a tensor",
+    "WK307": "nobody said which groups are sent: the architecture's default manifest was used",
+    "WK308": "a tensor that is never sent differs on the two sides",
+    "WK309": "a tensor that act() reads and training changes is not sent",
+    "WK401": "a configuration key is known but has no effect here",
+    "WK402": "a configuration key is unknown",
+    "WK403": "a configuration value has the wrong type or contradicts another",
+    "WK900": "the request could not be carried out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was seen: a stable code, its weight, what it is about, what it says and what to do."""
+
+    code: str
+    severity: Severity
+    subject: str
+    message: str
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"finding code {self.code!r} is not listed in CODES")
+
+    def to_dict(self) -> dict[str, str]:
+        """The finding as it stands in ``--json``."""
+        return {
+            "code": self.code,
+            "severity": self.severity.value,
+            "subject": self.subject,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a verb found. ``facts`` are the verb's own fields, JSON values only, beside the fields all reports share."""
+
+    verb: str
+    findings: tuple[Finding, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+    exit_code: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether what was asked holds."""
+        return self.exit_code == 0
+
+    @property
+    def schema(self) -> str:
+        """Name and version of this report's JSON form."""
+        return f"weightkit.{self.verb}.v1"
+
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that make the report fail."""
+        return tuple(f for f in self.findings if f.severity is Severity.ERROR)
+
+    def to_dict(self) -> dict[str, object]:
+        """The document that ``--json`` prints."""
+        return {
+            "schema": self.schema,
+            "verb": self.verb,
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "findings": [finding.to_dict() for finding in self.findings],
+            **self.facts,
+        }

@@ -1,0 +1,109 @@
+"""A typed look at a JSON object that knows its address and which keys were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from weightkit.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One object of a configuration file, ``origin @ address``. Asking for a key marks it as used.
+
+    Every getter raises ConfigError with the address, what was expected and what was found.
+    """
+
+    values: Mapping[str, object]
+    origin: str
+    address: str = "$"
+    used: set[str] = field(default_factory=set)
+
+    def where(self, key: str) -> str:
+        """``origin @ $.policy.key``, for messages."""
+        return f"{self.origin} @ {self.address}.{key}"
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def raw(self, key: str) -> object:
+        """The value as it stands, None where it is missing; marks it as used."""
+        self.used.add(f"{self.address}.{key}")
+        return self.values.get(key)
+
+    def section(self, key: str) -> Section:
+        """The object called ``key``; an empty one where it is missing or null."""
+        value = self.raw(key)
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise self.wrong(key, "an object", value)
+        return Section(value, self.origin, f"{self.address}.{key}", self.used)
+
+    def sections(self) -> Iterator[tuple[str, Section]]:
+        """Every entry of this object as an object."""
+        for key in self.values:
+            yield key, self.section(key)
+
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 0) -> int:
+        """A whole number of at least ``minimum``; ``default`` where the key is missing or null."""
+        value = self._value(key, default, "a whole number")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.wrong(key, "a whole number", value)
+        if value < minimum:
+            raise self.wrong(key, f"a whole number of at least {minimum}", value)
+        return value
+
+    def number(self, key: str, default: float | None = None, *, minimum: float | None = None) -> float:
+        """A number; ``default`` where the key is missing or null."""
+        value = self._value(key, default, "a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.wrong(key, "a number", value)
+        if minimum is not None and value < minimum:
+            raise self.wrong(key, f"a number of at least {minimum:g}", value)
+        return float(value)
+
+    def text(self, key: str, default: str | None = None, *, choices: tuple[str, ...] = ()) -> str:
+        """A string, one of ``choices`` if any; ``default`` where the key is missing or null."""
+        value = self._value(key, default, "a string")
+        if not isinstance(value, str):
+            raise self.wrong(key, "a string", value)
+        if choices and value not in choices:
+            raise self.wrong(key, f"one of {', '.join(choices)}", value)
+        return value
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """true or false; ``default`` where the key is missing or null."""
+        value = self._value(key, default, "true or false")
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false", value)
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """A list of strings; ``default`` where the key is missing or null."""
+        value = self._value(key, default, "a list of strings")
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, "a list of strings", value)
+        return tuple(value)
+
+    def sizes(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """A list of whole numbers of at least 1; ``default`` where the key is missing or null."""
+        value = self._value(key, default, "a list of whole numbers")
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, int) and not isinstance(item, bool) and item >= 1 for item in value
+        ):
+            raise self.wrong(key, "a list of whole numbers of at least 1", value)
+        return tuple(value)
+
+    def wrong(self, key: str, expected: str, found: object) -> ConfigError:
+        """The error for a value that is not what it should be."""
+        return ConfigError(f"{self.where(key)}: expected {expected}, found {found!r}")
+
+    def _value(self, key: str, default: object, expected: str) -> object:
+        value = self.raw(key)
+        if value is None:
+            if default is None:
+                raise ConfigError(f"{self.where(key)}: expected {expected}, found nothing")
+            return default
+        return value

@@ -1,0 +1,62 @@
+"""The two digests: sha256 for files and documents, xxh3-128 for tensors on their way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from weightkit.core.jsonio import canonical_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHUNK = 1 << 20
+
+
+def sha256_bytes(content: bytes | bytearray | memoryview) -> str:
+    """The sha256 of ``content`` in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The sha256 of the file at ``path`` in hex: what ``sha256sum`` prints. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tensor_digest(
+    content: np.ndarray | bytes | bytearray | memoryview, *, dtype: str = "", shape: Sequence[int] | None = None
+) -> str:
+    """xxh3-128, in hex, over element type, shape and the packed little-endian bytes of a tensor.
+
+    An array says its own element type and shape; a raw buffer needs ``dtype`` (torch's name) and ``shape``. Equal
+    tensors have equal digests whichever way they are given; two NaN with different bits differ.
+    """
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        if not dtype or shape is None:
+            raise ValueError("a raw buffer has no element type and no shape: give dtype and shape")
+        return _digest(dtype, shape, content)
+    import numpy as np
+
+    dense = np.asarray(content, order="C")
+    little = dense.astype(dense.dtype.newbyteorder("<"), copy=False) if dense.dtype.isbuiltin == 1 else dense
+    return _digest(dtype or dense.dtype.name, content.shape, little.reshape(-1).view(np.uint8).data)
+
+
+def root_digest(digests: Mapping[str, str]) -> str:
+    """The sha256 over all names with their digests, in whatever order they come."""
+    return sha256_bytes(canonical_json(dict(digests)))
+
+
+def _digest(dtype: str, shape: Sequence[int], content: bytes | bytearray | memoryview) -> str:
+    digest = xxhash.xxh3_128()
+    digest.update(f"{dtype}{[int(size) for size in shape]}\n".encode())
+    digest.update(content)
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""The exception tree. An exception means "I could not do what you asked"; a Finding means "I looked, and saw this".
+
+WeightkitError(message, hint)
++-- UsageError              an argument or option that makes no sense                   exit 2
++-- ConfigError             a train_config.json that cannot be read as what it claims   exit 3
++-- FormatError             a file that cannot be read                                  exit 3
+|   +-- UnknownFormat       no format recognises it
+|   +-- CorruptFile         a format recognises it, its bytes contradict themselves
+|   +-- UnsafeContent       it holds something that another loader would execute        exit 4
+|   +-- LimitExceeded       reading on would cost more than a limit allows              exit 5
++-- RuleError               a rule set contradicts itself                               exit 1
++-- PlanError  (.report)    unaccounted, collisions, ambiguities, shape conflicts       exit 1
++-- WriteError              OUT is refused, or writing failed; nothing is left          exit 6
++-- SyncError               weights could not be handed over                            exit 1
+|   +-- UncoveredRead (.names)  act() reads tensors that nobody sends
+|   +-- NeedsNotMet (.report)   the learner offers less than the actor needs
+|   +-- StaleVersion        an older version came after a newer one
+|   +-- IncompleteUpdate    a transfer ended before all of it was there
+|   +-- PinMismatch         a tensor that is never sent differs on the two sides
+|   +-- PublishRefused      what was to be published is not finite or has changed shape
++-- TransportError          the connection                                              exit 1
+    +-- Disconnected
+    +-- AddressInUse
+    +-- TransportTimeout
+    +-- Unauthenticated
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from weightkit.core.report import Report
+
+
+class WeightkitError(Exception):
+    """What went wrong, and in ``hint`` what to do about it. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class UsageError(WeightkitError):
+    """An argument or option that makes no sense."""
+
+    exit_code = 2
+
+
+class ConfigError(WeightkitError):
+    """A configuration that cannot be read as what it claims to be; the message carries the address of the value."""
+
+    exit_code = 3
+
+
+class FormatError(WeightkitError):
+    """A file that cannot be read."""
+
+    exit_code = 3
+
+
+class UnknownFormat(FormatError):
+    """No format recognises the file."""
+
+
+class CorruptFile(FormatError):
+    """A format recognises the file, but its bytes contradict themselves."""
+
+
+class UnsafeContent(FormatError):
+    """The file holds something that another loader would execute."""
+
+    exit_code = 4
+
+
+class LimitExceeded(FormatError):
+    """Reading on would cost more than a limit allows; the hint names what raises the limit."""
+
+    exit_code = 5
+
+
+class RuleError(WeightkitError):
+    """A rule set contradicts itself."""
+
+
+class PlanError(WeightkitError):
+    """A conversion that does not account for every tensor. ``report`` holds all findings."""
+
+    def __init__(self, message: str, *, report: Report, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+
+
+class WriteError(WeightkitError):
+    """The output is refused, or writing failed; nothing is left behind."""
+
+    exit_code = 6
+
+
+class SyncError(WeightkitError):
+    """Weights could not be handed over."""
+
+
+class UncoveredRead(SyncError):
+    """``act()`` reads tensors that nobody sends. ``names`` are their canonical names, sorted."""
+
+    def __init__(self, names: Iterable[str], *, message: str = "", hint: str = "") -> None:
+        self.names: tuple[str, ...] = tuple(sorted(names))
+        super().__init__(
+            message or f"act() reads {len(self.names)} tensors that nobody sends: {', '.join(self.names)}",
+            hint=hint,
+        )
+
+
+class NeedsNotMet(SyncError):
+    """The learner offers less than the actor needs. ``report`` names every tensor."""
+
+    def __init__(self, message: str, *, report: Report, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+
+
+class StaleVersion(SyncError):
+    """An older version came after a newer one."""
+
+
+class IncompleteUpdate(SyncError):
+    """A transfer ended before all of it was there, or its digests do not match."""
+
+
+class PinMismatch(SyncError):
+    """A tensor that is never sent differs on the two sides."""
+
+
+class PublishRefused(SyncError):
+    """What was to be published is not finite, or has changed its shape; the last good version stays."""
+
+
+class TransportError(WeightkitError):
+    """The connection failed."""
+
+
+class Disconnected(TransportError):
+    """The peer went away."""
+
+
+class AddressInUse(TransportError):
+    """Another process listens on the address already."""
+
+
+class TransportTimeout(TransportError):
+    """Nobody answered in time."""
+
+
+class Unauthenticated(TransportError):
+    """The peer did not prove who it is."""

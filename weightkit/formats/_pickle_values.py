@@ -1,0 +1,172 @@
+"""Pickle records as plain values: None, numbers, text, lists and dicts with text keys. Nothing is executed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from weightkit.formats._pickle_records import BigInt, Call, Dict, Persistent, Ref, Set
+
+_SEQUENCES = ("builtins.set", "builtins.frozenset", "builtins.list", "builtins.tuple", "torch.Size")
+_MAPPINGS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.dict")
+_PATHS = ("pathlib.",)
+_MOST_ELEMENTS = 4096
+# numpy's letter and width -> struct's letter
+_LETTERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
+            "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
+
+
+def key_text(key: object) -> str | None:
+    """A dict key as part of a dotted name; None where it has no plain text."""
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, (bool, int, float)):
+        return str(key)
+    if isinstance(key, tuple):
+        parts = [key_text(part) for part in key]
+        return None if None in parts or len(parts) > 16 else "/".join(part for part in parts if part is not None)
+    if isinstance(key, Ref):
+        return key.path
+    return None
+
+
+def pairs_of(node: object) -> list[tuple[object, object]] | None:
+    """The pairs of a dict, whatever spelling the pickle used; None where ``node`` is no dict."""
+    if isinstance(node, Dict):
+        return node.pairs
+    if isinstance(node, Call) and node.path in _MAPPINGS:
+        arguments = node.arguments if isinstance(node.arguments, tuple) else ()
+        if node.path == "collections.defaultdict":
+            arguments = arguments[1:]
+        given = list(_given_pairs(arguments[0])) if arguments else []
+        return given + node.pairs
+    return None
+
+
+def _given_pairs(argument: object) -> Iterable[tuple[object, object]]:
+    if isinstance(argument, Dict):
+        yield from argument.pairs
+    elif isinstance(argument, (list, tuple)):
+        for item in argument:
+            if isinstance(item, (list, tuple)) and len(item) == 2:
+                yield item[0], item[1]
+
+
+def items_of(node: object) -> list[object] | tuple[object, ...] | None:
+    """The items of a list, tuple or set; None where ``node`` is neither."""
+    if isinstance(node, (list, tuple)):
+        return node
+    if isinstance(node, Set):
+        return node.members
+    if isinstance(node, Call) and node.path in _SEQUENCES:
+        arguments = node.arguments if isinstance(node.arguments, tuple) else ()
+        given = items_of(arguments[0]) if arguments and not isinstance(arguments[0], Call) else ()
+        return [*(given or ()), *node.appended]
+    return None
+
+
+def state_of(call: Call) -> list[tuple[object, object]]:
+    """The attributes that BUILD gives to an object: its dict, and its slots where it has some."""
+    found: list[tuple[object, object]] = []
+    for state in call.states:
+        parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+        for part in parts:
+            found.extend(pairs_of(part) or ())
+    return found
+
+
+def bytes_of(node: object) -> bytes | None:
+    """Bytes, also in the spelling of protocol 2, which writes them as encoded text."""
+    if isinstance(node, bytes):
+        return node
+    if isinstance(node, Call):
+        arguments = node.arguments if isinstance(node.arguments, tuple) else ()
+        if node.path == "_codecs.encode" and len(arguments) == 2 and isinstance(arguments[0], str):
+            try:
+                return arguments[0].encode("utf-8" if str(arguments[1]).startswith("utf") else "latin-1")
+            except UnicodeEncodeError:
+                return None
+        if node.path in ("builtins.bytes", "builtins.bytearray"):
+            return bytes_of(arguments[0]) if arguments and not isinstance(arguments[0], Call) else b""
+    return None
+
+
+def leaf_value(node: object) -> object:
+    """The inert value of what is neither a dict nor a list: a number, text, or a short description."""
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return node
+    if isinstance(node, bytes):
+        return f"<{len(node)} bytes>"
+    if isinstance(node, BigInt):
+        return "<a number too long to show>"
+    if isinstance(node, Ref):
+        return node.path
+    if isinstance(node, Persistent):
+        return "<a storage>"
+    if isinstance(node, Call):
+        return _call_value(node)
+    return "<unknown>"
+
+
+def _call_value(call: Call) -> object:
+    arguments = call.arguments if isinstance(call.arguments, tuple) else ()
+    raw = bytes_of(call)
+    if raw is not None:
+        return f"<{len(raw)} bytes>"
+    path = call.path
+    if path in ("torch.device", "torch.serialization._get_layout"):
+        return ":".join(str(part) for part in arguments if isinstance(part, (str, int)))
+    if path.startswith(_PATHS):
+        return "/".join(part for part in arguments if isinstance(part, str)).replace("//", "/")
+    if path in ("builtins.complex", "builtins.slice", "builtins.range", "builtins.xrange"):
+        return [part for part in arguments if part is None or isinstance(part, (int, float))]
+    if path in ("datetime.datetime", "datetime.date"):
+        return _moment(bytes_of(arguments[0]) if arguments else None)
+    if path == "numpy.core.multiarray.scalar" and len(arguments) == 2:
+        values = _numbers(arguments[0], bytes_of(arguments[1]), 1)
+        return values[0] if values else "<a numpy scalar>"
+    if path == "numpy.core.multiarray._reconstruct":
+        return _numpy_array(call)
+    return f"<{path or 'a computed object'}>"
+
+
+def _moment(raw: bytes | None) -> str:
+    if raw is None or len(raw) not in (4, 10):
+        return "<a moment>"
+    day = f"{raw[0] * 256 + raw[1]:04}-{raw[2] & 0x7F:02}-{raw[3]:02}"
+    return day if len(raw) == 4 else f"{day}T{raw[4]:02}:{raw[5]:02}:{raw[6]:02}.{int.from_bytes(raw[7:], 'big'):06}"
+
+
+def _numbers(dtype: object, raw: bytes | None, count: int) -> list[object]:
+    """``count`` numbers of a simple numpy dtype; [] where it is not simple or the bytes do not fit."""
+    if (
+        not isinstance(dtype, Call)
+        or dtype.path != "numpy.dtype"
+        or raw is None
+        or not isinstance(dtype.arguments, tuple)
+    ):
+        return []
+    name = dtype.arguments[0] if dtype.arguments else None
+    letter = _LETTERS.get(name) if isinstance(name, str) else None
+    if letter is None or struct.calcsize(f"={count}{letter}") != len(raw):
+        return []
+    state = dtype.states[0] if dtype.states else ()
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
+    return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{letter}", raw))
+
+
+def _numpy_array(call: Call) -> object:
+    state = call.states[0] if call.states else None
+    if not isinstance(state, tuple) or len(state) != 5:
+        return "<a numpy array>"
+    _, shape, dtype, fortran, content = state
+    sizes = [size for size in shape if type(size) is int and size >= 0] if isinstance(shape, tuple) else []
+    count = 1
+    for size in sizes:
+        count = min(count * size, _MOST_ELEMENTS + 1)
+    values = _numbers(dtype, bytes_of(content), count) if count <= _MOST_ELEMENTS and len(sizes) <= 8 else []
+    if not values or fortran is True or not isinstance(shape, tuple) or len(sizes) != len(shape):
+        return f"<a numpy array {sizes}>"
+    for size in reversed(sizes[1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)]
+    return values if sizes else values[0]

@@ -1,0 +1,91 @@
+"""What a format is: a name, how it is recognised, how it is opened and, where it can be, written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from weightkit.core.checkpoint import Checkpoint
+from weightkit.core.tensor import StateSpec
+from weightkit.core.text import printable
+from weightkit.errors import LimitExceeded, WriteError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HEAD_BYTES = 512
+METADATA_KEY = "weightkit"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What reading one file may cost. The defaults are far above real checkpoints of 100,000 tensors."""
+
+    opcodes: int = 50_000_000  # of one pickle
+    nodes: int = 10_000_000  # objects seen on the walk through a pickle's object graph
+    depth: int = 200  # containers inside containers
+    memo: int = 20_000_000  # entries of a pickle's memo
+    path_length: int = 4_096  # characters of one tensor's dotted name
+    tensors: int = 1_000_000
+    entries: int = 2_000_000  # files inside an archive
+    header_bytes: int = 512 << 20  # what is parsed before the first tensor: a pickle, a directory of an archive
+    json_bytes: int = 64 << 20  # a JSON header
+    expanded_bytes: int = 4 << 30  # one array that takes more memory than the file has bytes for it
+    wall_s: float = 120.0
+
+    def exceeded(self, name: str, *, where: str, found: object) -> LimitExceeded:
+        """The error that says which limit was hit, and what raises it."""
+        allowed = getattr(self, name)
+        return LimitExceeded(
+            f"{printable(where)}: {found}, more than the limit {name}={allowed}",
+            hint=f"if you trust where the file comes from, raise it: Limits({name}=...) in Python",
+        )
+
+
+class Write(Protocol):
+    """Write ``tensors`` to ``file``, one array in memory at a time; each may be freed after its turn."""
+
+    def __call__(
+        self,
+        file: BinaryIO,
+        tensors: Iterable[tuple[str, np.ndarray]],
+        *,
+        spec: StateSpec,
+        metadata: Mapping[str, object],
+    ) -> None:
+        """``tensors`` gives every name of ``spec.unique()`` once; aliases are written as references. ``file`` can seek.
+
+        Raises WriteError for a tensor that is missing, unknown, given twice or not what ``spec`` says.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One container format.
+
+    ``detect`` is cheap: it sees the path and the first bytes (none for a directory). ``open`` reads specs only and
+    raises FormatError. ``write`` is None where weightkit only reads.
+    """
+
+    name: str
+    description: str
+    endings: tuple[str, ...]
+    detect: Callable[[Path, bytes], bool] = field(repr=False)
+    open: Callable[[Path, Limits], Checkpoint] = field(repr=False)
+    write: Write | None = field(default=None, repr=False)
+
+
+def announced(tensors: Iterable[tuple[str, np.ndarray]], spec: StateSpec) -> Iterator[tuple[str, np.ndarray]]:
+    """``tensors`` without second names; raises WriteError unless each first name of ``spec`` comes exactly once."""
+    waiting = dict.fromkeys(spec.unique())
+    for name, array in tensors:
+        if name in waiting:
+            del waiting[name]
+            yield name, array
+        elif name not in spec.aliases:
+            raise WriteError(f"tensor {printable(name)!r} comes twice, or was never announced")
+    if waiting:
+        first = next(iter(waiting))
+        raise WriteError(f"{len(waiting)} tensors were announced and never came, the first is {printable(first)!r}")

@@ -1,0 +1,219 @@
+"""``.npz``: numpy's archives, without object arrays. Element types that numpy lacks lie in them as raw bytes.
+
+Source: numpy/lib/_format_impl.py (the .npy format, versions 1.0 to 3.0).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import struct
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from weightkit.core.checkpoint import Checkpoint
+from weightkit.core.dtype import DTYPES
+from weightkit.core.jsonio import parse_json
+from weightkit.core.tensor import StateSpec, TensorSpec
+from weightkit.core.text import printable
+from weightkit.errors import CorruptFile, UnsafeContent, WriteError
+from weightkit.formats._arrays import dense_array, packed_bytes
+from weightkit.formats._zip import DEFLATED, Archive, Entry, ZipWriter, open_archive
+from weightkit.formats.base import Format, Limits, announced
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MEMBER = "__weightkit__.json"
+_MAGIC = b"\x93NUMPY"
+_MOST_HEADER = 1 << 16
+_MOST_DIMENSIONS = 64
+_DESCRIPTIONS = {
+    "f8": "float64", "f4": "float32", "f2": "float16", "c8": "complex64", "c16": "complex128", "i8": "int64",
+    "i4": "int32", "i2": "int16", "i1": "int8", "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8",
+    "b1": "bool",
+}  # fmt: skip
+_CODES = {name: code for code, name in _DESCRIPTIONS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    entry: Entry
+    start: int
+    spec: TensorSpec
+    swapped: bool
+    fortran: bool
+
+
+def detect(path: Path, head: bytes) -> bool:
+    """A zip archive whose first file is a .npy, or ours; or the ending."""
+    if not head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return False
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return name.endswith(b".npy") or name == MEMBER.encode() or path.suffix.lower() == ".npz"
+
+
+def open_npz(path: Path, limits: Limits) -> Checkpoint:
+    """The arrays in an .npz. Raises UnsafeContent for an object array: it is a pickle."""
+    archive = open_archive(path, limits)
+    shown = archive.source.shown
+    if len(archive.entries) > limits.tensors:
+        raise limits.exceeded("tensors", where=shown, found=f"{len(archive.entries)} arrays")
+    extras = _extras(archive, limits)
+    kinds, aliases, metadata = (_object(shown, extras, key) for key in ("dtypes", "aliases", "metadata"))
+    arrays: dict[str, _Array] = {}
+    for entry in archive.entries.values():
+        if entry.name == MEMBER:
+            continue
+        if not entry.name.endswith(".npy"):
+            raise CorruptFile(f"{shown}: {printable(entry.name)!r} is no .npy, which is all that an .npz holds")
+        name = entry.name.removesuffix(".npy")
+        arrays[name] = _array(archive, entry, kinds.get(name))
+    specs = {name: array.spec for name, array in arrays.items()}
+    seconds: dict[str, str] = {}
+    for alias, first in aliases.items():
+        if not isinstance(first, str) or first not in arrays or alias in arrays:
+            raise CorruptFile(f"{shown}: {printable(alias)!r} is said to be a second name of no array here")
+        seconds[alias] = first
+        specs[alias] = specs[first]
+
+    def read(name: str) -> np.ndarray:
+        return _read_array(archive, arrays[seconds.get(name, name)], name)
+
+    state = StateSpec(specs, seconds)
+    return Checkpoint(path=str(path), format=FORMAT.name, root="", state=state, metadata=metadata, read=read)
+
+
+def _extras(archive: Archive, limits: Limits) -> dict[str, object]:
+    entry = archive.entries.get(MEMBER)
+    if entry is None:
+        return {}
+    shown = f"{archive.source.shown}: {MEMBER}"
+    if entry.size > limits.json_bytes:
+        raise limits.exceeded("json_bytes", where=shown, found=f"{entry.size} bytes of JSON")
+    try:
+        found = parse_json(bytes(archive.read(entry)), origin=shown)
+    except ValueError as error:
+        raise CorruptFile(printable(str(error))) from None
+    if not isinstance(found, dict):
+        raise CorruptFile(f"{shown}: expected a JSON object")
+    return found
+
+
+def _object(shown: str, extras: Mapping[str, object], key: str) -> dict[str, object]:
+    found = extras.get(key, {})
+    if not isinstance(found, dict):
+        raise CorruptFile(f"{shown}: {key} in {MEMBER} is no object")
+    return found
+
+
+def _array(archive: Archive, entry: Entry, kind: object) -> _Array:
+    shown = f"{archive.source.shown}: {printable(entry.name)!r}"
+    raw, start = _header(archive, entry, shown)
+    header = _literal(raw, shown)
+    descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    if not isinstance(descr, str) or not isinstance(fortran, bool):
+        raise CorruptFile(f"{shown}: a structured element type, expected a plain one")
+    if "O" in descr:
+        raise UnsafeContent(
+            f"{shown}: an array of Python objects, which is a pickle and may execute code when it is loaded",
+            hint="do not load it with allow_pickle=True; save it again as numbers",
+        )
+    if not isinstance(shape, tuple) or len(shape) > _MOST_DIMENSIONS:
+        raise CorruptFile(f"{shown}: its shape is no tuple of numbers")
+    if not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
+        raise CorruptFile(f"{shown}: its shape is no tuple of numbers")
+    order, code = descr[:1], descr[1:]
+    if kind is not None:
+        if not isinstance(kind, str) or kind not in DTYPES or descr != f"|V{DTYPES[kind].itemsize}":
+            raise CorruptFile(f"{shown}: {MEMBER} calls its elements {printable(repr(kind))}, which do not fit {descr}")
+        dtype = DTYPES[kind]
+    elif code in _DESCRIPTIONS and order in ("<", ">", "|", "="):
+        dtype = DTYPES[_DESCRIPTIONS[code]]
+    else:
+        raise CorruptFile(f"{shown}: elements of type {printable(descr)!r} are not read")
+    spec = TensorSpec(dtype, shape)
+    if prod(shape) * dtype.itemsize != entry.size - start:
+        raise CorruptFile(f"{shown}: {spec} needs {spec.nbytes} bytes, {entry.size - start} follow its header")
+    swapped = (order == ">" and sys.byteorder == "little") or (order != ">" and sys.byteorder == "big")
+    return _Array(entry, start, spec, swapped, fortran)
+
+
+def _header(archive: Archive, entry: Entry, shown: str) -> tuple[bytes, int]:
+    """The text of a .npy header and where the elements start."""
+    front = _front(archive, entry, 12)
+    if len(front) < 12 or front[:6] != _MAGIC or front[6] not in (1, 2, 3) or front[7]:
+        raise CorruptFile(f"{shown}: no .npy header of version 1.0, 2.0 or 3.0")
+    width = 2 if front[6] == 1 else 4
+    length = int.from_bytes(front[8 : 8 + width], "little")
+    start = 8 + width + length
+    if length > _MOST_HEADER or start > entry.size:
+        raise CorruptFile(f"{shown}: a header of {length} bytes in a file of {entry.size}")
+    return _front(archive, entry, start)[8 + width :], start
+
+
+def _front(archive: Archive, entry: Entry, length: int) -> bytes:
+    length = min(length, entry.size)
+    if entry.method == DEFLATED:
+        return bytes(archive.read(entry)[:length])
+    return bytes(archive.source.read(entry.data_offset, length))
+
+
+def _literal(raw: bytes, shown: str) -> dict[str, object]:
+    try:
+        header = ast.literal_eval(raw.decode("utf-8").strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError, UnicodeDecodeError):
+        raise CorruptFile(f"{shown}: the .npy header is no Python literal") from None
+    if not isinstance(header, dict) or set(map(str, header)) != {"descr", "fortran_order", "shape"}:
+        raise CorruptFile(f"{shown}: the .npy header should have descr, fortran_order and shape, and nothing else")
+    return header
+
+
+def _read_array(archive: Archive, array: _Array, name: str) -> np.ndarray:
+    where = f"{archive.source.shown}: array {printable(name)!r}"
+    content = archive.read(array.entry)
+    del content[: array.start]
+    strides = None
+    if array.fortran:
+        strides = tuple(prod(array.spec.shape[:axis]) for axis in range(len(array.spec.shape)))
+    return dense_array(content, array.spec, where=where, strides=strides, swapped=array.swapped)
+
+
+def write_npz(
+    file: BinaryIO, tensors: Iterable[tuple[str, np.ndarray]], *, spec: StateSpec, metadata: Mapping[str, object]
+) -> None:
+    """One .npy for each tensor, and a JSON member for what .npy cannot say: aliases, metadata, bf16 and fp8."""
+    archive = ZipWriter(file)
+    kinds = {name: spec[name].dtype.name for name in spec.unique() if spec[name].dtype.name not in _CODES}
+    extras = {"dtypes": kinds, "aliases": dict(spec.aliases), "metadata": dict(metadata)}
+    try:
+        archive.add(MEMBER, json.dumps(extras, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WriteError(f"the metadata cannot be written as JSON: {error}") from None
+    for name, array in announced(tensors, spec):
+        content = packed_bytes(array, spec[name], name)
+        archive.add(f"{name}.npy", _npy_header(spec[name]) + content.tobytes())
+    archive.finish()
+
+
+def _npy_header(spec: TensorSpec) -> bytes:
+    code = _CODES.get(spec.dtype.name)
+    size = spec.dtype.itemsize
+    descr = f"|V{size}" if code is None else f"{'|' if size == 1 else '<'}{code}"
+    text = repr({"descr": descr, "fortran_order": False, "shape": spec.shape}).encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return _MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+FORMAT = Format(
+    name="npz",
+    description="numpy's .npz archives, without object arrays",
+    endings=(".npz",),
+    detect=detect,
+    open=open_npz,
+    write=write_npz,
+)

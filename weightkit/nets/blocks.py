@@ -1,0 +1,72 @@
+"""Building blocks that several architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def pixels_to_unit(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]. ``(..., H, W) -> (..., H, W)``, uint8 0..255 or float 0..1.
+
+    Raises ValueError for floats outside [0, 1] (a 0..255 image as float would act like noise) and other dtypes.
+    """
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 255.0
+    if not images.is_floating_point():
+        raise ValueError(f"images must be uint8 (0..255) or float (0..1), found {images.dtype}")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0.0 and high <= 1.0):
+        raise ValueError(
+            f"float images must lie in 0..1, found {low:g}..{high:g}; hand in uint8 for 0..255, or divide by 255"
+        )
+    return images.to(torch.float32)
+
+
+def trunk(in_features: int, out_features: int) -> nn.Sequential:
+    """``(B, in) -> (B, out)`` in (-1, 1): Linear, LayerNorm, tanh. Entries 0 and 1 have parameters."""
+    return nn.Sequential(nn.Linear(in_features, out_features), nn.LayerNorm(out_features), nn.Tanh())
+
+
+def mlp(in_features: int, hidden_dims: Sequence[int]) -> nn.Sequential:
+    """``(B, in) -> (B, hidden_dims[-1])``: Linear and ReLU, once for each width. Even entries have parameters."""
+    layers: list[nn.Module] = []
+    for width in hidden_dims:
+        layers += [nn.Linear(in_features, width), nn.ReLU()]
+        in_features = width
+    return nn.Sequential(*layers)
+
+
+def orthogonal_init(module: nn.Module) -> None:
+    """Orthogonal weights and zero biases, ReLU gain for convolutions. Source: drqv2 `utils.weight_init`."""
+    if isinstance(module, nn.Linear):
+        nn.init.orthogonal_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu"))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class RandomShift(nn.Module):
+    """Shift each image by up to ``pad`` pixels both ways, the border repeated. ``(B, C, H, W) -> (B, C, H, W)`` float.
+
+    Source: Yarats et al. 2021 (DrQ-v2), section 3.1; the shift is drawn from ``generator`` so that runs repeat.
+    """
+
+    def __init__(self, pad: int = 4) -> None:
+        super().__init__()
+        self.pad = pad
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        batch, _, height, width = images.shape
+        padded = nn.functional.pad(images, (self.pad,) * 4, mode="replicate")
+        limit = 2 * self.pad + 1
+        shift = torch.randint(0, limit, (2, batch), generator=generator, device="cpu").to(images.device)
+        rows = shift[0][:, None] + torch.arange(height, device=images.device)
+        columns = shift[1][:, None] + torch.arange(width, device=images.device)
+        index = torch.arange(batch, device=images.device)[:, None, None]
+        # indexing (B, C, H, W) with broadcast (B, H, W) indices around the channel axis gives (B, H, W, C)
+        return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,45 @@
+"""The text of a convert Report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weightkit.core.report import Report, Severity
+from weightkit.core.text import printable
+from weightkit.reporting.text import findings_text, fold, table
+
+
+def convert_text(report: Report) -> str:
+    """Answer first: what became of every tensor, by group, and where the file is."""
+    facts: dict[str, Any] = dict(report.facts)
+    if not report.ok:
+        count = len(report.errors())
+        lines = [f"REFUSED  {printable(facts['path'])} -> {facts['target_layout']}: nothing was written", ""]
+        return "\n".join([*lines, *findings_text(report), "", f"{count} findings; {facts['message']}"])
+    verb = "planned, nothing was written" if facts["out"] is None else f"written: {facts['out']}"
+    layout = facts["source_layout"] or "unknown layout"
+    lines = [
+        f"{printable(facts['path'])} ({layout}) -> {facts['target_layout']}, {printable(verb)}",
+        f"every tensor accounted for: {facts['source_tensors']} source names = {len(facts['rows'])} used "
+        f"+ {len(facts['second_names'])} second names + {len(facts['dropped'])} dropped; "
+        f"{facts['target_tensors']} target tensors = {len(facts['rows'])} made + {len(facts['left_out'])} left out",
+        "",
+    ]
+    rows: list[list[object]] = [["group", "tensors", "adapted", "left out", "parameters"]]
+    for name, group in facts["groups"].items():
+        rows.append([name, group["tensors"], group["adapted"], group["left_out"], f"{group['parameters']:,}"])
+    lines += table(rows, right=(1, 2, 3, 4))
+    lines += _reasons("dropped", facts["dropped"])
+    lines += _reasons("second name", {name: f"{item['why']}" for name, item in facts["second_names"].items()})
+    notes = findings_text(report, least=Severity.INFO)
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _reasons(word: str, reasons: dict[str, str]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        by_reason.setdefault(why, []).append(name)
+    lines = []
+    for why, names in by_reason.items():
+        lines += ["", f"{word}: {len(names)} ({printable(why)})", *(f"  {printable(text)}" for text in fold(names))]
+    return lines

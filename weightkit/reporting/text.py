@@ -1,0 +1,84 @@
+"""Tables, folded names, sizes: the pieces that every report's text is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from weightkit.core.report import Finding, Report, Severity
+from weightkit.core.text import printable
+
+
+def table(rows: Sequence[Sequence[object]], *, right: Iterable[int] = ()) -> list[str]:
+    """Rows as aligned lines, the first row the heading. Columns whose index is in ``right`` are right-aligned."""
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
+    right = set(right)
+    lines = []
+    for row in texts:
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people: ``8.3 MB``."""
+    value = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def fold(names: Iterable[str]) -> list[str]:
+    """Names with differing segments gathered: ``encoder.front.{0,2,4,6}.{bias, weight}``. Order of first appearance.
+
+    Names fold only into a full product, so the folded text stands for exactly the names that went in.
+    """
+    groups: list[tuple[list[str], ...]] = [tuple([s] for s in name.split(".")) for name in dict.fromkeys(names)]
+    longest = max((len(g) for g in groups), default=0)
+    for position in reversed(range(longest)):
+        merged: dict[tuple[object, ...], tuple[list[str], ...]] = {}
+        for group in groups:
+            if position >= len(group):
+                merged[("short", *map(tuple, group))] = group
+                continue
+            key = (len(group), *(tuple(part) for i, part in enumerate(group) if i != position))
+            if key in merged:
+                merged[key][position].extend(group[position])
+            else:
+                merged[key] = tuple(list(part) for part in group)
+        groups = list(merged.values())
+    return [".".join(_segment(part) for part in group) for group in groups]
+
+
+def _segment(options: list[str]) -> str:
+    if len(options) == 1:
+        return options[0]
+    joint = "," if all(option.isdigit() for option in options) else ", "
+    return "{" + joint.join(options) + "}"
+
+
+def findings_text(report: Report, *, least: Severity = Severity.INFO) -> list[str]:
+    """The findings, the same message of several names folded into one entry, errors first."""
+    weight = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in sorted(report.findings, key=lambda f: weight[f.severity]):
+        if weight[finding.severity] <= weight[least]:
+            groups.setdefault((finding.code, finding.message, _common(finding)), []).append(finding)
+    lines: list[str] = []
+    for (code, message, hint), same in groups.items():
+        mark = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}[same[0].severity]
+        subjects = fold(f.subject for f in same)
+        lines.append(f"{code} {mark}  {printable('  '.join(subjects))}")
+        lines.append(f"       {printable(message)}")
+        if hint:
+            lines.append(f"       hint: {printable(hint)}")
+    return lines
+
+
+def _common(finding: Finding) -> str:
+    """The finding's hint with its own subject taken out, so that the hints of folded findings read alike."""
+    return finding.hint

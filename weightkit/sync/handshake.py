@@ -1,0 +1,87 @@
+"""Needs meet offers: both sides judge, by the same function, before a single byte of weights moves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from weightkit.core.group import Transfer
+from weightkit.core.manifest import SyncManifest
+from weightkit.core.report import Finding, Report, Severity
+from weightkit.core.tensor import StateSpec
+from weightkit.digest import tensor_digest
+from weightkit.engine.coverage import check_coverage
+from weightkit.errors import NeedsNotMet, PinMismatch, TransportError
+from weightkit.sync.proof import group_table
+from weightkit.torch_state import spec_of
+from weightkit.transports.base import PROTOCOL, Hello, Reject, Welcome
+
+
+def live_digest(tensor: Tensor) -> str:
+    """The digest of a tensor as it lies in a policy, on whatever device."""
+    spec = spec_of(tensor)
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    content = flat.view(torch.uint8).numpy().data if spec.nbytes else b""
+    return tensor_digest(content, dtype=spec.dtype.name, shape=spec.shape)
+
+
+def pin_digests(tensors: Mapping[str, Tensor], manifest: SyncManifest) -> dict[str, str]:
+    """Digests of the tensors that never travel and must be equal already."""
+    return {name: live_digest(tensors[name]) for name in manifest.names(Transfer.PIN)}
+
+
+def answer(hello: Hello, manifest: SyncManifest, *, run_id: str, pins: Mapping[str, str]) -> Welcome | Reject:
+    """The learner's answer to an actor: an offer, or a refusal that names every tensor in the way."""
+    if hello.protocol != PROTOCOL:
+        return Reject(PROTOCOL, _skew(PROTOCOL, hello.protocol), Report("handshake", exit_code=1))
+    report = _judge(hello.reads, hello.state, manifest)
+    if not report.ok:
+        return Reject(PROTOCOL, f"actor {hello.actor_id!r} needs what this learner does not send", report)
+    return Welcome(PROTOCOL, run_id, manifest, pins)
+
+
+def accept(reply: Welcome | Reject, *, reads: Collection[str], state: StateSpec, address: str) -> Welcome:
+    """The offer in the learner's reply, judged again on the actor: a learner is not taken at its word.
+
+    Raises NeedsNotMet, whose report names every tensor; TransportError naming both protocol numbers where they differ.
+    """
+    if reply.protocol != PROTOCOL:
+        raise TransportError(f"{address}: {_skew(reply.protocol, PROTOCOL)}", hint="install one version on both sides")
+    if isinstance(reply, Reject):
+        raise _not_met(f"the learner at {address} refused: {reply.message}", reply.report)
+    report = _judge(reads, state, reply.manifest)
+    if not report.ok:
+        raise _not_met(f"the learner at {address} does not send what act() reads", report)
+    return reply
+
+
+def check_pins(welcome: Welcome, own: Mapping[str, Tensor]) -> None:
+    """Raises PinMismatch naming every pinned tensor whose bytes are not the learner's."""
+    names = [name for name in welcome.manifest.names(Transfer.PIN) if name in own]
+    differing = [name for name in names if welcome.pins.get(name) != live_digest(own[name])]
+    if differing:
+        raise PinMismatch(
+            f"{len(differing)} tensors are pinned, never sent, and differ on the two sides: {', '.join(differing)}",
+            hint='load the same frozen weights on the actor, or give their group the transfer "send"',
+        )
+
+
+def _judge(reads: Collection[str], state: StateSpec, manifest: SyncManifest) -> Report:
+    findings = check_coverage(reads, state, manifest)
+    facts = {"manifest_id": manifest.manifest_id, "groups": group_table(reads, manifest)}
+    return Report("handshake", findings, facts, exit_code=1 if findings else 0)
+
+
+def _not_met(message: str, report: Report) -> NeedsNotMet:
+    hints = list(dict.fromkeys(finding.hint for finding in report.findings if finding.hint))
+    return NeedsNotMet("\n".join((message, *_lines(report.findings))), report=report, hint="\n      ".join(hints[:4]))
+
+
+def _lines(findings: Iterable[Finding]) -> list[str]:
+    return [f"  {f.code} {f.subject}: {f.message}" for f in findings if f.severity is Severity.ERROR]
+
+
+def _skew(learner: int, actor: int) -> str:
+    return f"the learner speaks protocol {learner} of weightkit.v1, the actor protocol {actor}"

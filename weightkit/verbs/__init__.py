@@ -1,0 +1,1 @@
+"""The commands as plain functions: each looks, decides, and returns a Report."""

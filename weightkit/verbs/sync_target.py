@@ -1,0 +1,126 @@
+"""The policy that a sync verb is about: a known architecture's, or one that the user's own code builds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightkit.core.group import Group
+from weightkit.core.manifest import SyncManifest
+from weightkit.core.jsonio import parse_json
+from weightkit.errors import ConfigError, FormatError, UsageError
+from weightkit.formats import open_checkpoint
+from weightkit.verbs.configure import configured
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTarget:
+    """A policy, how it acts, observations to trace it on, and the architecture's own groups (none for user code)."""
+
+    name: str
+    policy: nn.Module
+    act: Callable[[Any, Any], Any]
+    probes: list[Mapping[str, Any]]
+    groups: tuple[Group, ...]
+    config: Any = None
+
+    def default_manifest(self) -> SyncManifest:
+        """The architecture's groups; for a user's policy the top-level modules, sent where ``act()`` reads them."""
+        from weightkit.sync.inventory import make_manifest
+        from weightkit.sync.read_set import read_set
+
+        if self.groups:
+            present = {name.split(".", 1)[0] for name in self.policy.state_dict()}
+            spec = {g.name: (g.transfer.value, g.why) for g in self.groups if g.name in present}
+            return make_manifest(self.policy, spec, architecture=self.name)
+        from weightkit.sync.inventory import inventory
+
+        reads = read_set(self.policy, self.act, self.probes)
+        keys: dict[str, tuple[str, str]] = {}
+        for item in inventory(self.policy):
+            key = item.name.split(".", 1)[0]
+            if item.name in reads:
+                keys[key] = ("send", "read by act() on the probes")
+            else:
+                keys.setdefault(key, ("hold", "not read by act() on the probes"))
+        return make_manifest(self.policy, keys, architecture=self.name)
+
+
+def sync_target(
+    *,
+    arch: str | None,
+    policy: str | None,
+    config_path: str | Path | None,
+    settings: Mapping[str, str],
+    probes: str | Path | None = None,
+) -> SyncTarget:
+    """What ``--arch``, ``--policy``, ``--config_path``, ``--set`` and ``--probes`` mean together."""
+    if policy is not None:
+        if arch is not None or config_path is not None or settings:
+            raise UsageError("--policy builds the net itself: leave out --arch, --config_path and --set")
+        return _from_factory(policy, probes)
+    architecture, config = configured(config_path, arch, settings)
+    found = read_probes(probes) if probes is not None else architecture.probes(config)
+    net = architecture.build(config).eval()
+    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups, config)
+
+
+def _act(policy: Any, observation: Any) -> Any:
+    return policy.act(observation)
+
+
+def read_probes(path: str | Path) -> list[Mapping[str, Any]]:
+    """The observations in an ``.npz`` file, one array per observation key, axis 0 = batch: one probe."""
+    checkpoint = open_checkpoint(Path(path))
+    if checkpoint.format != "npz":
+        raise FormatError(f"{path}: probes are an .npz file, found {checkpoint.format}")
+    observation = {name: checkpoint.read(name) for name in checkpoint.state}
+    sizes = {name: array.shape[:1] for name, array in observation.items()}
+    if not observation or len(set(sizes.values())) != 1 or () in sizes.values():
+        raise FormatError(
+            f"{path}: expected one array per observation key with one batch size on axis 0, found {sizes}"
+        )
+    return [observation]
+
+
+def _from_factory(text: str, probes: str | Path | None) -> SyncTarget:
+    module_name, sign, attribute = text.partition(":")
+    if not sign:
+        raise UsageError(f"--policy {text!r}: expected pkg.mod:factory")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        factory = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"--policy {text!r}: {error}", hint="it is imported from the current folder or sys.path"
+        ) from None
+    built = factory()
+    if not isinstance(built, tuple) or len(built) != 3:
+        raise UsageError(
+            f"--policy {text!r}: factory() must return (policy, act, probes), found {type(built).__name__}"
+        )
+    policy, act, own = built
+    found = read_probes(probes) if probes is not None else list(own)
+    return SyncTarget(text, policy, act, found, ())
+
+
+def read_manifest(path: str | Path) -> SyncManifest:
+    """The manifest in a JSON file. Raises ConfigError with the address of what does not fit."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}", hint="write one: weightkit manifest -o M.json"
+        ) from None
+    try:
+        return SyncManifest.from_dict(parse_json(content, origin=str(path)), origin=str(path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

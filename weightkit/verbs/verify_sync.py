@@ -1,0 +1,75 @@
+"""Does an actor get every tensor that its action reads?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from weightkit.core.group import Group, Transfer
+from weightkit.core.manifest import ManifestEntry, SyncManifest
+from weightkit.core.report import Finding, Report, Severity
+from weightkit.errors import UsageError
+from weightkit.formats import open_checkpoint
+from weightkit.verbs.sync_target import read_manifest, sync_target
+
+
+def verify_sync(
+    *,
+    arch: str | None = None,
+    policy: str | None = None,
+    config_path: str | Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    probes: str | Path | None = None,
+    manifest: str | Path | None = None,
+    payload: str | Path | None = None,
+) -> Report:
+    """What ``act()`` reads against what a manifest, or a saved push, sends: the check of the live handshake.
+
+    ``manifest`` is a JSON file, None the architecture's default (and the report says so). ``payload`` is a saved push,
+    a dict of state_dicts as LeRobot sends it: ``policy`` is the actor's, other keys are the policy's modules.
+    """
+    from weightkit.sync.proof import coverage_report
+
+    if manifest is not None and payload is not None:
+        raise UsageError("--manifest and --payload are two answers to what is sent: give one")
+    target = sync_target(arch=arch, policy=policy, config_path=config_path, settings=settings or {}, probes=probes)
+    findings: tuple[Finding, ...] = ()
+    if payload is not None:
+        offered, against = _from_payload(payload, target.default_manifest()), f"payload {payload}"
+    elif manifest is not None:
+        offered, against = read_manifest(manifest), f"manifest {manifest}"
+    else:
+        offered, against = target.default_manifest(), "default manifest"
+        message = f"no --manifest was given: this says what {target.name}'s default sends, not what your learner does"
+        hint = "give --manifest M.json of your learner, or --payload of a saved push"
+        findings = (Finding("WK307", Severity.INFO, target.name, message, hint),)
+    report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
+    facts = {**report.facts, "against": against, "probes": len(target.probes), "policy": target.name}
+    return Report("verify-sync", (*report.findings, *findings), facts, report.exit_code)
+
+
+def _from_payload(path: str | Path, own: SyncManifest) -> SyncManifest:
+    """The manifest that a saved push amounts to: what is in it is sent, everything else is held."""
+    checkpoint = open_checkpoint(Path(path))
+    specs = {}
+    prefix = f"{checkpoint.root}." if checkpoint.root else ""
+    for name, spec in checkpoint.state.tensors.items():
+        module, _, rest = f"{prefix}{name}".partition(".")
+        specs[f"actor.{rest}" if module == "policy" else f"{module}.{rest}"] = spec
+    entries = []
+    offset = 0
+    for name, spec in specs.items():
+        entries.append(ManifestEntry(name, "sent", "parameter", spec, offset))
+        offset += spec.nbytes
+    for entry in own.entries:
+        if entry.name not in specs:
+            entries.append(ManifestEntry(entry.name, f"{entry.group}, not sent", entry.kind, entry.spec))
+    held = sorted({entry.group for entry in entries if entry.group != "sent"})
+    return SyncManifest(
+        own.architecture,
+        (
+            Group("sent", Transfer.SEND, f"in {path}"),
+            *(Group(name, Transfer.HOLD, f"not in {path}") for name in held),
+        ),
+        tuple(entries),
+    )
