@@ -150,8 +150,9 @@ class _Draft:
             self._link(self.path)
             return
         if self.temporary is None:
-            self.temporary = self.path.with_name(_draft_name(self.path))
-            self._link(self.temporary)
+            name = self.path.with_name(_draft_name(self.path))
+            self._link(name)
+            self.temporary = name
         os.replace(self.temporary, self.path)
         self.temporary = None
 

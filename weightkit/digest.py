@@ -46,7 +46,7 @@ def tensor_digest(
     import numpy as np
 
     dense = np.asarray(content, order="C")
-    little = dense.astype(dense.dtype.newbyteorder("<"), copy=False) if dense.dtype.isbuiltin == 1 else dense
+    little = dense.astype(dense.dtype.newbyteorder("<")) if dense.dtype.byteorder == ">" else dense
     return _digest(dtype or dense.dtype.name, content.shape, little.reshape(-1).view(np.uint8).data)
 
 

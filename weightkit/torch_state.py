@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,11 +60,14 @@ def state_spec(module: nn.Module) -> StateSpec:
     return StateSpec(tensors, aliases)
 
 
-def load_state(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put ``arrays`` into the module, all or none. Raises SyncError, naming them, for missing, extra or misshapen names."""
+def load_state(module: nn.Module, arrays: Mapping[str, np.ndarray], *, leave: Collection[str] = frozenset()) -> None:
+    """Put ``arrays`` into the module, all or none; only the names in ``leave`` may keep their values.
+
+    Raises SyncError, naming them, for missing, extra or misshapen names.
+    """
     spec = state_spec(module)
     own = dict(named_tensors(module))
-    missing = [name for name in spec.unique() if name not in arrays]
+    missing = [name for name in spec.unique() if name not in arrays and name not in leave]
     extra = [name for name in arrays if name not in own]
     wrong = [
         f"{name}: {list(arrays[name].shape)} for {list(own[name].shape)}"

@@ -39,7 +39,9 @@ def test_no_source_file_imports_an_unpickler_or_an_unpacker() -> None:
     assert not guilty
 
 
-@pytest.mark.parametrize("mutant", ["import pickle", "from zipfile import ZipFile", "def f():\n    import marshal", "__import__('pickle')"])
+@pytest.mark.parametrize(
+    "mutant", ["import pickle", "from zipfile import ZipFile", "def f():\n    import marshal", "__import__('pickle')"]
+)
 def test_the_check_sees_every_way_to_import(mutant: str) -> None:
     assert imported(ast.parse(mutant)) & FORBIDDEN
 

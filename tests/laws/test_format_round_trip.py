@@ -37,7 +37,9 @@ def random_tensor(dtype: str, shape: tuple[int, ...], seed: int) -> torch.Tensor
     element = getattr(torch, dtype)
     size = torch.empty(0, dtype=element).element_size()
     numel = int(np.prod(shape))
-    raw = torch.randint(0, 2 if dtype == "bool" else 256, (numel * size,), generator=torch.Generator().manual_seed(seed))
+    raw = torch.randint(
+        0, 2 if dtype == "bool" else 256, (numel * size,), generator=torch.Generator().manual_seed(seed)
+    )
     return raw.to(torch.uint8).view(element).reshape(shape)
 
 
@@ -118,7 +120,9 @@ def test_a_reader_that_ignores_strides_is_caught(mutant: str, tmp_path: Path, mo
     check_reads_as_torch(value, tmp_path / "a.pt")
     original = torch_zip_module.dense_array
 
-    def broken(content: bytearray, found: TensorSpec, *, strides: tuple[int, ...] | None = None, **rest: object) -> object:
+    def broken(
+        content: bytearray, found: TensorSpec, *, strides: tuple[int, ...] | None = None, **rest: object
+    ) -> object:
         content = content + bytes(64)
         if strides is not None:
             strides = tuple(reversed(strides)) if mutant == "strides reversed" else None
@@ -143,13 +147,21 @@ def test_a_reader_that_ignores_the_storage_offset_is_caught(tmp_path: Path, monk
 
 def numpy_of(tensor: torch.Tensor) -> np.ndarray:
     name = str(tensor.dtype).removeprefix("torch.")
-    element = np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) and name not in ("bool",) else np.dtype(name)
+    element = (
+        np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) and name not in ("bool",) else np.dtype(name)
+    )
     return np.frombuffer(bits(tensor), dtype=element).reshape(tuple(tensor.shape)).copy()
 
 
 states = st.lists(st.tuples(names, base_tensors), max_size=6, unique_by=lambda pair: pair[0])
 json_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**60), 2**60),
+        st.text(max_size=5),
+        st.floats(allow_nan=False, allow_infinity=False),
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
     max_leaves=5,
 )
@@ -164,7 +176,9 @@ def write(path: Path, arrays: dict[str, np.ndarray], aliases: dict[str, str], me
     return state
 
 
-def check_round_trip(path: Path, arrays: dict[str, np.ndarray], aliases: dict[str, str], metadata: dict[str, object]) -> None:
+def check_round_trip(
+    path: Path, arrays: dict[str, np.ndarray], aliases: dict[str, str], metadata: dict[str, object]
+) -> None:
     state = write(path, arrays, aliases, metadata)
     found = open_checkpoint(path)
     assert dict(found.state.tensors) == dict(state.tensors)

@@ -34,7 +34,7 @@ class Config(Protocol):
 class Recognition:
     """What a file's tensors are.
 
-    ``config`` is None where the tensors are recognised but something keeps them from being used; ``findings`` says what.
+    ``config`` is None where the tensors are recognised but cannot be used; ``findings`` says why.
     ``evidence`` are the sentences that speak for it, ``confidence`` says whether anything had to be assumed.
     """
 
@@ -98,7 +98,7 @@ def read_mapping(path: Path) -> Mapping:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -106,7 +106,12 @@ def emit(verb: str, as_json: bool, make: Callable[[], Report], text: Callable[[R
 
 def failure_report(verb: str, error: WeightkitError, facts: Mapping[str, Any] | None = None) -> Report:
     """The Report of a verb that could not do what was asked."""
-    codes = {UnknownFormat: "WK101", CorruptFile: "WK102", UnsafeContent: "WK103", LimitExceeded: "WK105"}
+    codes: dict[type[WeightkitError], str] = {
+        UnknownFormat: "WK101",
+        CorruptFile: "WK102",
+        UnsafeContent: "WK103",
+        LimitExceeded: "WK105",
+    }
     code = codes.get(type(error), "WK900")
     finding = Finding(code, Severity.ERROR, verb, error.message, error.hint)
     inner = getattr(error, "report", None)

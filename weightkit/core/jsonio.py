@@ -13,7 +13,7 @@ def canonical_json(document: object) -> bytes:
 
 
 def parse_json(text: str | bytes, *, origin: str) -> object:
-    """The document in ``text``. Raises ValueError, naming ``origin``, for duplicate keys and what JSON does not have."""
+    """The document in ``text``. Raises ValueError, naming ``origin``, for duplicate keys and non-JSON."""
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         found: dict[str, object] = {}

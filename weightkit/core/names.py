@@ -30,6 +30,7 @@ _VARIABLE = re.compile(
     r"@(?P<list>[a-z_]\w*)|"
     r"(?:\*(?P<scale>[1-9]\d*))?(?:\+(?P<offset>\d+))?)\}"
 )
+_KINDS: dict[str, VariableKind] = {"int": "int", "name": "name", "path": "path"}
 _NUMBER = r"(?:0|[1-9]\d*)"
 
 
@@ -132,10 +133,7 @@ def parse_template(text: str) -> Template:
                 )
             segments.append(Segment(piece))
             continue
-        var, stated = found["var"], found["kind"]
-        kind: VariableKind = "int"
-        if stated == "name" or stated == "path":
-            kind = stated
+        var, kind = found["var"], _KINDS[found["kind"] or "int"]
         if kind == "path" and position != len(pieces) - 1:
             raise ValueError(f"template {text!r}: {piece!r} takes the rest of a name, so it must stand last")
         if kinds.setdefault(var, kind) != kind:

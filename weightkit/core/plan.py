@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SecondName:
-    """A source name that stands for the tensor ``of``. ``checked``: stored twice, so equality is verified on the bytes."""
+    """A source name that stands for the tensor ``of``; ``checked`` where it is stored twice: the bytes are compared."""
 
     of: str
     why: str

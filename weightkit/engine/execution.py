@@ -36,7 +36,7 @@ def check_second_names(plan: Plan, read: Read) -> None:
 def apply_plan(plan: Plan, read: Read) -> Iterator[tuple[str, np.ndarray]]:
     """Target name and array, step by step in the plan's order; an array can be freed once it was taken.
 
-    Raises CorruptFile where the source's bytes are not what the plan was made for, PlanError where a value does not fit.
+    Raises CorruptFile where an array is not what the plan was made for, PlanError where a value does not fit.
     """
     for step in plan.steps:
         array = read(step.source)

@@ -38,10 +38,8 @@ def second_names(source: StateSpec, mapping: Mapping, lists: Lists) -> dict[str,
     for alias, of in source.aliases.items():
         if alias in found or (of in found and found[of].of == alias):
             continue
-        if any(_matches(rule, alias, lists) for rule in mapping.rules):
-            # the rules know this name too: it becomes a tensor of its own unless they give both the same target
-            if any(_target(rule, alias, lists) != _target(rule, of, lists) for rule in mapping.rules):
-                continue
+        if any(_target(rule, alias, lists) != _target(rule, of, lists) for rule in mapping.rules):
+            continue  # the rules know both names and part them: each becomes a tensor of its own
         found[alias] = SecondName(found[of].of if of in found else of, "shares its storage", checked=False)
     return found
 

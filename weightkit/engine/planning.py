@@ -172,7 +172,10 @@ def _choices_for(source: TensorSpec, goal: str, wanted: TensorSpec, stacked: Sta
         fitting.append(form)
     if fitting:
         return "choose how to reconcile it: " + ", or ".join(f"--adapt {goal!r}={form}" for form in fitting)
-    return f"no adapter fits: give the target the source's configuration (--config_path, --set), or --drop it and --allow-missing {goal!r}"
+    return (
+        "no adapter fits: give the target the source's configuration (--config_path, --set), "
+        f"or --drop it and --allow-missing {goal!r}"
+    )
 
 
 def _check_patterns(choices: Choices, source: StateSpec, target: StateSpec) -> None:

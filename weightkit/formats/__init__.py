@@ -16,10 +16,10 @@ from weightkit.formats.base import HEAD_BYTES, Format, Limits, Write
 
 # name -> module; each module has a FORMAT. The order is the order in which they are asked.
 FORMATS: dict[str, str] = {
+    "torch_zip": "weightkit.formats.torch_zip",
     "weightkit_dir": "weightkit.formats.weightkit_dir",
     "safetensors": "weightkit.formats.safetensors",
     "npz": "weightkit.formats.npz",
-    "torch_zip": "weightkit.formats.torch_zip",
 }
 _DEFAULTS = Limits()
 

@@ -34,6 +34,7 @@ _CONTAINERS = frozenset(
 )  # fmt: skip
 _VALUES = frozenset(
     ("torch.Size", "torch.device", "torch.serialization._get_layout", "numpy.dtype", "numpy.core.multiarray.scalar",
+     "numpy.core.numeric._frombuffer",
      "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
      "pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath", "pathlib.PureWindowsPath",
      "pathlib.PurePath", "pathlib._local.PosixPath", "pathlib._local.Path", "pathlib._local.WindowsPath")

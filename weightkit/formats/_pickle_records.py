@@ -12,21 +12,24 @@ _RENAMED = {
     "__builtin__": "builtins",
     "copy_reg": "copyreg",
     "numpy._core.multiarray": "numpy.core.multiarray",
+    "numpy._core.numeric": "numpy.core.numeric",
 }
 
 
 @dataclass(slots=True, eq=False)
 class Ref:
-    """A class or function by name; ``offset`` is the byte at which it is named. Nothing is imported."""
+    """A class or function by name; ``offset`` is the byte at which it is named. Nothing is imported.
+
+    ``path`` is ``module.name`` in its current spelling.
+    """
 
     module: str
     name: str
     offset: int
+    path: str = field(init=False)
 
-    @property
-    def path(self) -> str:
-        """``module.name`` in its current spelling."""
-        return f"{_RENAMED.get(self.module, self.module)}.{self.name}"
+    def __post_init__(self) -> None:
+        self.path = f"{_RENAMED.get(self.module, self.module)}.{self.name}"
 
 
 @dataclass(slots=True, eq=False)

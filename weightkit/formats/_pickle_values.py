@@ -126,7 +126,10 @@ def _call_value(call: Call) -> object:
         values = _numbers(arguments[0], bytes_of(arguments[1]), 1)
         return values[0] if values else "<a numpy scalar>"
     if path == "numpy.core.multiarray._reconstruct":
-        return _numpy_array(call)
+        return _numpy_array(call.states[0] if call.states else None)
+    if path == "numpy.core.numeric._frombuffer" and len(arguments) >= 4:
+        content, dtype, shape, order = arguments[:4]
+        return _numpy_array((1, shape, dtype, order != "C" if isinstance(order, str) else True, content))
     return f"<{path or 'a computed object'}>"
 
 
@@ -155,8 +158,8 @@ def _numbers(dtype: object, raw: bytes | None, count: int) -> list[object]:
     return list(struct.unpack(f"{'>' if order == '>' else '<'}{count}{letter}", raw))
 
 
-def _numpy_array(call: Call) -> object:
-    state = call.states[0] if call.states else None
+def _numpy_array(state: object) -> object:
+    """Nested lists of a small array; ``state`` is what numpy's ``__setstate__`` takes."""
     if not isinstance(state, tuple) or len(state) != 5:
         return "<a numpy array>"
     _, shape, dtype, fortran, content = state

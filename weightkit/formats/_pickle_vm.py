@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -49,11 +49,10 @@ def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> U
     try:
         return machine.run()
     except CorruptFile as error:
-        unsafe = [remark for remark in machine.remarks if remark.level == "unsafe"]
-        if unsafe:
-            first = unsafe[0]
+        payloads = name_payloads(machine.remarks)
+        if payloads:
             raise UnsafeContent(
-                f"{where}: byte {first.offset}: {first.message}; further on the stream is malformed ({error.message})",
+                f"{where}: {payloads}; further on the stream is malformed ({error.message})",
                 hint="do not load this file with anything that unpickles it",
             ) from None
         raise
@@ -100,6 +99,12 @@ class _Machine:
                 if position >= size or not self.stack:
                     self.fail(position, "BINPUT without an object or an index")
                 memo[content[position]] = self.stack[-1]
+                position += 1
+            elif code == 0x4B and position < size:  # BININT1
+                self.stack.append(content[position])
+                position += 1
+            elif code == 0x68 and position < size and content[position] in memo:  # BINGET
+                self.stack.append(memo[content[position]])
                 position += 1
             elif code == 0x72:  # LONG_BINPUT
                 if position + 4 > size or not self.stack:
@@ -582,6 +587,7 @@ _OPCODES: dict[str, str] = {
 }  # fmt: skip
 
 
-def name_payloads(remarks: tuple[Remark, ...]) -> str:
-    """The unsafe remarks in one line, for messages."""
-    return "; ".join(printable(f"byte {r.offset}: {r.message}") for r in remarks if r.level == "unsafe")
+def name_payloads(remarks: Sequence[Remark]) -> str:
+    """The first unsafe remarks in one line, for messages; "" where there is none."""
+    unsafe = [remark for remark in remarks if remark.level == "unsafe"]
+    return "; ".join(printable(f"byte {remark.offset}: {remark.message}") for remark in unsafe[:5])

@@ -17,7 +17,7 @@ from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent
 from weightkit.formats._arrays import dense_array, packed_bytes
 from weightkit.formats._pickle_policy import Remark
-from weightkit.formats._pickle_vm import Unpickled, unpickle
+from weightkit.formats._pickle_vm import Unpickled, name_payloads, unpickle
 from weightkit.formats._torch_emit import emit_state
 from weightkit.formats._torch_tensors import StridedTensor
 from weightkit.formats._torch_walk import find_aliases, find_root, walk
@@ -38,6 +38,8 @@ def detect(path: Path, head: bytes) -> bool:
     if not head.startswith(b"PK\x03\x04"):
         return False
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    if name.endswith(b".npy") or path.suffix.lower() == ".npz":
+        return False
     return b"/" in name or path.suffix.lower() in (*_ENDINGS, ".bin")
 
 
@@ -50,22 +52,20 @@ def open_torch_zip(path: Path, limits: Limits) -> Checkpoint:
     remarks = list(pickled.remarks)
     findings = _others(archive, prefix, limits, remarks)
     findings += _leftovers(archive, f"{prefix}data.pkl", pickled, limits, remarks)
-    walked = walk(pickled.value, where=shown, limits=limits)
-    root = find_root(pickled.value, walked.tensors)
-    skip = 1 if root else 0
-    tensors: dict[str, StridedTensor] = {}
-    for segments, tensor in walked.tensors.items():
-        name = ".".join(segments[skip:])
-        if name in tensors:
-            raise CorruptFile(f"{shown}: two tensors would both be called {printable(name)!r}")
-        tensors[name] = tensor
-    records = _storage_records(archive, prefix, tensors)
+    try:
+        walked = walk(pickled.value, where=shown, limits=limits)
+        root = find_root(pickled.value, [*walked.tensors, *(path for path, _ in walked.unsupported)])
+        tensors = _named(shown, walked.tensors, root)
+        records = _storage_records(archive, prefix, tensors)
+    except CorruptFile as error:
+        payloads = name_payloads(remarks)
+        if payloads:  # what is wrong with a tensor must not hide what another loader would run
+            raise UnsafeContent(f"{shown}: {payloads}; besides: {error.message}", hint=_DO_NOT_LOAD) from None
+        raise
     findings += _judgements(shown, remarks)
     for segments, why in walked.unsupported[:_MOST_FINDINGS]:
-        name = ".".join(segments[skip:]) if root == segments[0] else ".".join(segments)
-        findings.append(
-            Finding("WK104", Severity.WARNING, printable(name), f"{printable(name)}: this tensor is left out: {why}")
-        )
+        name = printable(".".join(segments[1:] if root else segments))
+        findings.append(Finding("WK104", Severity.WARNING, name, f"{name}: this tensor is left out: {why}"))
     state = StateSpec({name: tensor.spec for name, tensor in tensors.items()}, find_aliases(tensors))
     return Checkpoint(
         path=str(path),
@@ -77,6 +77,17 @@ def open_torch_zip(path: Path, limits: Limits) -> Checkpoint:
         verdict=_verdict(remarks),
         findings=tuple(findings),
     )
+
+
+def _named(shown: str, paths: Mapping[tuple[str, ...], StridedTensor], root: str) -> dict[str, StridedTensor]:
+    """Tensors by their dotted name below ``root``."""
+    tensors: dict[str, StridedTensor] = {}
+    for path, tensor in paths.items():
+        name = ".".join(path[1:] if root else path)
+        if name in tensors:
+            raise CorruptFile(f"{shown}: two tensors would both be called {printable(name)!r}")
+        tensors[name] = tensor
+    return tensors
 
 
 def _prefix(archive: Archive) -> str:
@@ -182,19 +193,16 @@ def _verdict(remarks: list[Remark]) -> Verdict:
 def _storage_records(archive: Archive, prefix: str, tensors: Mapping[str, StridedTensor]) -> dict[str, Entry]:
     """The archive's entry of every storage, its size compared with what the storage claims."""
     records: dict[str, Entry] = {}
-    claimed: dict[str, int] = {}
     for name, tensor in tensors.items():
         storage = tensor.storage
         shown = f"{archive.source.shown}: tensor {printable(name)!r}"
         entry = archive.entries.get(f"{prefix}data/{storage.key}")
         if entry is None:
             raise CorruptFile(f"{shown}: its bytes, data/{printable(storage.key)}, are not in the archive")
-        if (
-            claimed.setdefault(storage.key, storage.size_bytes) != storage.size_bytes
-            or entry.size != storage.size_bytes
-        ):
+        if entry.size != storage.size_bytes:
             raise CorruptFile(
-                f"{shown}: its storage claims {storage.size_bytes} bytes, data/{printable(storage.key)} has {entry.size}"
+                f"{shown}: its storage claims {storage.size_bytes} bytes, "
+                f"data/{printable(storage.key)} in the archive has {entry.size}"
             )
         records[storage.key] = entry
     return records

@@ -131,7 +131,7 @@ class DrQV2Policy(nn.Module):
         height, width = (conv_output_size(n, num_downsample_convs, num_post_convs) for n in (image_height, image_width))
         if height < 1 or width < 1:
             raise ValueError(f"images of {image_height}x{image_width} are too small for the convolutions")
-        head = {
+        head: dict[str, Any] = {
             "visual_dim": len(self.cameras) * encoder_channels * height * width,
             "state_dim": self.state_dim,
             "bottleneck_dim": bottleneck_dim,
@@ -197,7 +197,7 @@ class DrQV2Policy(nn.Module):
 
     @torch.no_grad()
     def q_values(self, observation: Mapping[str, Any], action: Any) -> Tensor:
-        """Both critics' value of ``action (B, A)``: ``(num_critics, B)``. Raises ValueError where there is no critic."""
+        """The critics' values of ``action (B, A)``: ``(num_critics, B)``. Raises ValueError without a critic."""
         return self._values(self.critic, observation, action)
 
     @torch.no_grad()

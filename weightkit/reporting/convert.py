@@ -20,9 +20,13 @@ def convert_text(report: Report) -> str:
     layout = facts["source_layout"] or "unknown layout"
     lines = [
         f"{printable(facts['path'])} ({layout}) -> {facts['target_layout']}, {printable(verb)}",
-        f"every tensor accounted for: {facts['source_tensors']} source names = {len(facts['rows'])} used "
-        f"+ {len(facts['second_names'])} second names + {len(facts['dropped'])} dropped; "
-        f"{facts['target_tensors']} target tensors = {len(facts['rows'])} made + {len(facts['left_out'])} left out",
+        "every tensor accounted for:",
+        "  {} source names = {} used + {} second names + {} dropped".format(
+            facts["source_tensors"], len(facts["rows"]), len(facts["second_names"]), len(facts["dropped"])
+        ),
+        "  {} target tensors = {} made + {} left out".format(
+            facts["target_tensors"], len(facts["rows"]), len(facts["left_out"])
+        ),
         "",
     ]
     rows: list[list[object]] = [["group", "tensors", "adapted", "left out", "parameters"]]

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 
+Parts = tuple[tuple[str, ...], ...]
+
 
 def table(rows: Sequence[Sequence[object]], *, right: Iterable[int] = ()) -> list[str]:
     """Rows as aligned lines, the first row the heading. Columns whose index is in ``right`` are right-aligned."""
@@ -37,24 +39,19 @@ def fold(names: Iterable[str]) -> list[str]:
 
     Names fold only into a full product, so the folded text stands for exactly the names that went in.
     """
-    groups: list[tuple[list[str], ...]] = [tuple([s] for s in name.split(".")) for name in dict.fromkeys(names)]
-    longest = max((len(g) for g in groups), default=0)
-    for position in reversed(range(longest)):
-        merged: dict[tuple[object, ...], tuple[list[str], ...]] = {}
-        for group in groups:
-            if position >= len(group):
-                merged[("short", *map(tuple, group))] = group
-                continue
-            key = (len(group), *(tuple(part) for i, part in enumerate(group) if i != position))
-            if key in merged:
-                merged[key][position].extend(group[position])
-            else:
-                merged[key] = tuple(list(part) for part in group)
-        groups = list(merged.values())
-    return [".".join(_segment(part) for part in group) for group in groups]
+    folded: list[Parts] = [tuple((segment,) for segment in name.split(".")) for name in dict.fromkeys(names)]
+    for position in reversed(range(max(map(len, folded), default=0))):
+        alike: dict[tuple[Parts, Parts, int], list[str]] = {}
+        for parts in folded:
+            options = parts[position] if position < len(parts) else ()
+            alike.setdefault((parts[:position], parts[position + 1 :], len(parts)), []).extend(options)
+        folded = [
+            (*before, tuple(options), *after) if options else before for (before, after, _), options in alike.items()
+        ]
+    return [".".join(map(_segment, parts)) for parts in folded]
 
 
-def _segment(options: list[str]) -> str:
+def _segment(options: tuple[str, ...]) -> str:
     if len(options) == 1:
         return options[0]
     joint = "," if all(option.isdigit() for option in options) else ", "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weightkit.core.dtype import DTYPES, DType, dtype_named
 from weightkit.core.plan import OpClass
@@ -74,14 +74,15 @@ class Cast:
         return Cast(self.after, self.before) if self.op_class == "INJ" else None
 
 
-def numpy_dtype(dtype: DType) -> np.dtype:  # type: ignore[type-arg]
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """The numpy dtype of an element type; bfloat16 and float8 come from ml_dtypes."""
     import numpy as np
 
     if dtype.name == "bfloat16" or dtype.name.startswith("float8"):
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, dtype.name))
+        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
+        return special
     return np.dtype(dtype.name)
 
 

@@ -57,7 +57,9 @@ class InflateNewest:
 
 @dataclass(frozen=True, slots=True)
 class InflateMean:
-    """Spread single-frame weights over ``frames`` frames, each scaled by ``1 / frames``: ``(o, n, ...) -> (o, frames * n, ...)``.
+    """Spread single-frame weights over ``frames`` stacked frames, each scaled by ``1 / frames``.
+
+    ``(o, n, ...) -> (o, frames * n, ...)`` on ``axis``.
 
     Keeps the response on a still scene only: on a moving one the net computes the response to the mean frame.
 
@@ -87,7 +89,7 @@ class InflateMean:
 
     def inverse(self) -> None:
         """None: dividing by the number of frames rounds, so the weights do not come back bit for bit."""
-        return None
+        return
 
 
 def inflate(source: TensorSpec, target: TensorSpec, stacked: StackedAxis | None, choice: str) -> ShapeOp:

@@ -43,7 +43,7 @@ class TakeNewest:
 
     def inverse(self) -> None:
         """None: the older frames' weights are gone."""
-        return None
+        return
 
 
 def take(source: TensorSpec, target: TensorSpec, stacked: StackedAxis | None, choice: str) -> ShapeOp:

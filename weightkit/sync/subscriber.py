@@ -183,6 +183,7 @@ class Subscriber:
         self._staged: _Staged | None = None
         self._version: WeightVersion | None = None
         self._groups_applied: tuple[str, ...] = ()
+        self._root = ""
         self._failure: WeightkitError | None = None
         self._last_trouble = "no answer yet"
         self._connection: Connection | None = None
@@ -203,6 +204,11 @@ class Subscriber:
     def groups_applied(self) -> tuple[str, ...]:
         """Names of the groups that the last applied version brought, in manifest order."""
         return self._groups_applied
+
+    @property
+    def root(self) -> str:
+        """Root digest of the live tensors of the last applied version, "" before the first."""
+        return self._root
 
     def status(self) -> dict[str, object]:
         """The version, whether a learner is there, and what was received, discarded and refused."""
@@ -266,7 +272,7 @@ class Subscriber:
             return None
         started = time.perf_counter()
         with self._applying:
-            root = self._apply(staged)
+            self._root = root = self._apply(staged)
         version = staged.begin.version
         ack = Ack(
             self.actor_id, staged.session, version.run_id, version.counter, root, (time.perf_counter() - started) * 1e3

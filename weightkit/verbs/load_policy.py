@@ -34,11 +34,12 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
     critics = [name for name in checkpoint.state if name.startswith(("critic.", "critic_target."))]
     missing = ["critic.*", "critic_target.*"] if not critics else []
     conversion = plan_conversion(path, to=architecture_named(recognition.architecture).name, allow_missing=missing)
-    return policy_from(conversion, device=device)
+    policy: DrQV2Policy = policy_from(conversion, device=device)
+    return policy
 
 
 def policy_from(conversion: Conversion, *, device: str = "cpu") -> Any:
-    """The net of a planned conversion with the converted weights in it; without a critic where all of it is left out."""
+    """The net of a planned conversion with its weights; without critics where the file has none."""
     from weightkit.torch_state import load_state
 
     assert conversion.architecture is not None

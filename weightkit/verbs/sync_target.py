@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightkit.core.group import Group
-from weightkit.core.manifest import SyncManifest
 from weightkit.core.jsonio import parse_json
+from weightkit.core.manifest import SyncManifest
 from weightkit.errors import ConfigError, FormatError, UsageError
 from weightkit.formats import open_checkpoint
 from weightkit.verbs.configure import configured

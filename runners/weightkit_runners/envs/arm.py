@@ -183,9 +183,7 @@ class ArmEnv:
         targets[_GRIPPER] += GRIPPER_STEP_RAD * command[3]
         return np.clip(targets, self._target_low, self._target_high)
 
-    def _damped_least_squares(
-        self, goal: NDArray[np.float64], targets: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _damped_least_squares(self, goal: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
         """Change (4,) in rad of the reaching joints for a tip at ``goal`` (3,) and a hand pointing down.
 
         Source: Wampler 1986, "Manipulator inverse kinematic solutions based on vector formulations and damped

@@ -177,9 +177,7 @@ def _requested_problem(requested: str, environ: Mapping[str, str], load_library:
         return "mujoco knows no such value, so unset it or set egl, osmesa or glfw"
     if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
         return None
-    return (
-        "it needs a display and neither DISPLAY nor WAYLAND_DISPLAY is set, so unset it or set egl or osmesa"
-    )
+    return "it needs a display and neither DISPLAY nor WAYLAND_DISPLAY is set, so unset it or set egl or osmesa"
 
 
 def _egl_problem(environ: Mapping[str, str], load_library: LibraryLoader) -> str | None:

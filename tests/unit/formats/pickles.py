@@ -25,7 +25,9 @@ def dict_with(payload: bytes, *, tensor: bytes = TENSOR) -> bytes:
     return b"\x80\x02}(" + text("w") + tensor + text("p") + payload + b"u."
 
 
-def tensor(shape: bytes = b"K\x02\x85", strides: bytes = b"K\x01\x85", offset: bytes = b"K\x00", numel: bytes = b"K\x02") -> bytes:
+def tensor(
+    shape: bytes = b"K\x02\x85", strides: bytes = b"K\x01\x85", offset: bytes = b"K\x00", numel: bytes = b"K\x02"
+) -> bytes:
     """A ``_rebuild_tensor_v2`` call with the given numbers, on the storage "0"."""
     return (
         b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu")

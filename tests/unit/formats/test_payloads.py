@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import pathlib
+import pickle
 import sys
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-
+from hypothesis import given, settings
 from unit.formats.pickles import TENSOR, archive, dict_with, save, text
+
 from weightkit.errors import CorruptFile, FormatError, LimitExceeded, UnsafeContent
 from weightkit.formats import Limits, open_checkpoint
 from weightkit.formats._pickle_vm import unpickle
+from weightkit.formats._torch_walk import walk
 
 LIMITS = Limits()
+FROM_TYPE = b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\ncos\nsystem\n(X\x01\x00\x00\x00at}tR"
 
 
 class Runs:
@@ -61,7 +67,7 @@ def codes(path: Path) -> dict[str, str]:
         (text("os") + text("system") + b"\x93(X\x04\x00\x00\x00truetR", "os.system"),
         (b"cmod\nClass\n}b", "mod.Class"),
         (b"ccollections\ndefaultdict\n(cos\nabort\ntR", "collections.defaultdict"),
-        (b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\ncos\nsystem\n(X\x01\x00\x00\x00at}tR", "_rebuild_from_type_v2"),
+        (FROM_TYPE, "_rebuild_from_type_v2"),
         (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x09\x00\x00\x00zip_codectR", "_codecs.encode"),
         (b"cnumpy.core.multiarray\n_reconstruct\n(cos\nsystem\n(K\x00tX\x01\x00\x00\x00btR", "_reconstruct"),
         (b"ccopy_reg\n_reconstructor\n(cos\nsystem\ncos\nsystem\nX\x01\x00\x00\x00atR", "copyreg._reconstructor"),
@@ -156,7 +162,20 @@ def test_ordinary_objects_are_opaque_and_their_tensors_are_read(tmp_path: Path) 
 def test_plain_values_are_data(tmp_path: Path) -> None:
     value = {
         "w": torch.nn.Parameter(torch.ones(2)),
-        "values": [1, 2.5, None, True, "text", b"\xff\x00", 1j, {3, 4}, frozenset([5]), (6,), range(3), bytearray(b"x")],
+        "values": [
+            1,
+            2.5,
+            None,
+            True,
+            "text",
+            b"\xff\x00",
+            1j,
+            {3, 4},
+            frozenset([5]),
+            (6,),
+            range(3),
+            bytearray(b"x"),
+        ],
         "containers": [OrderedDict(a=1), defaultdict(list, b=[2]), Counter("aab")],
         "numpy": [np.float32(1.5), np.arange(6).reshape(2, 3), np.int64(3)],
         "torch": [torch.float32, torch.device("cpu"), torch.Size([2, 3])],
@@ -179,9 +198,34 @@ def test_plain_values_are_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "pickled",
-    [b"", b".", b"\x80\x09N.", b"(.", b"\xff", b"K", b"X\xff\xff\xff\xffab.", b"\x8d" + b"\xff" * 8, b"\x8b\xff\xff\xff\xff.",
-     b"h\x05.", b"]K\x01s.", b"}(K\x01u.", b"NNb.", b"t.", b"\x85.", b"Q.", b"S'a.\n", b"Iabc\n.", b"\x97.", b"\x95" + b"\xff" * 8,
-     b"\x95\x02\x00\x00\x00\x00\x00\x00\x00X\x05\x00\x00\x00hello.", b"\x93.", b"R.", b"o.", b"K\x01K\x02a.", b"X\x01\x00\x00\x00\xff."],
+    [
+        b"",
+        b".",
+        b"\x80\x09N.",
+        b"(.",
+        b"\xff",
+        b"K",
+        b"X\xff\xff\xff\xffab.",
+        b"\x8d" + b"\xff" * 8,
+        b"\x8b\xff\xff\xff\xff.",
+        b"h\x05.",
+        b"]K\x01s.",
+        b"}(K\x01u.",
+        b"NNb.",
+        b"t.",
+        b"\x85.",
+        b"Q.",
+        b"S'a.\n",
+        b"Iabc\n.",
+        b"\x97.",
+        b"\x95" + b"\xff" * 8,
+        b"\x95\x02\x00\x00\x00\x00\x00\x00\x00X\x05\x00\x00\x00hello.",
+        b"\x93.",
+        b"R.",
+        b"o.",
+        b"K\x01K\x02a.",
+        b"X\x01\x00\x00\x00\xff.",
+    ],
 )  # fmt: skip
 def test_a_malformed_pickle_is_corrupt_and_says_where(pickled: bytes) -> None:
     with pytest.raises(CorruptFile, match="byte"):
@@ -220,7 +264,11 @@ def test_each_limit_has_its_own_error(limits: Limits, pickled: bytes, tmp_path: 
     path = save(tmp_path, pickled)
     with pytest.raises(LimitExceeded) as error:
         open_checkpoint(path, limits)
-    changed = next(n for n in ("opcodes", "memo", "nodes", "depth", "path_length", "tensors", "header_bytes") if n in str(error.value))
+    changed = next(
+        n
+        for n in ("opcodes", "memo", "nodes", "depth", "path_length", "tensors", "header_bytes")
+        if n in str(error.value)
+    )
     assert getattr(limits, changed) != getattr(LIMITS, changed)
     assert f"Limits({changed}=" in error.value.hint
 
@@ -243,7 +291,7 @@ def test_a_list_that_holds_itself_is_not_entered_again(tmp_path: Path) -> None:
 
 
 def test_colliding_keys_are_never_hashed_by_value(tmp_path: Path) -> None:
-    keys = b"".join(b"\x8a\x09" + (index * (2**61 - 1)).to_bytes(9, "little") + b"N" for index in range(20_000))
+    keys = b"".join(b"\x8a\x0a" + (index * (2**61 - 1)).to_bytes(10, "little") + b"N" for index in range(20_000))
     found = open_checkpoint(save(tmp_path, dict_with(b"}(" + keys + b"u")))
     assert len(found.metadata["p"]) == 20_000  # type: ignore[arg-type]
 
@@ -257,3 +305,29 @@ def test_control_characters_of_a_file_reach_no_message(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as error:
         open_checkpoint(path)
     assert error.value.message.isprintable()
+
+
+_OPCODES = b"NK(tl]}dRbcoi\x81\x85\x86eusa0122hqQ.\x93\x94\x8f\x90\x91\x80\x95"
+
+
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, 10_000), st.sampled_from(["set", "cut", "add"]), st.integers(0, 255)), max_size=4
+    ),
+    protocol=st.sampled_from([0, 2, 4, 5]),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_damage_to_a_pickle_escapes_as_another_error(edits: list[tuple[int, str, int]], protocol: int) -> None:
+    value = [{1, 2}, {"a": (1,)}, np.arange(3), np.float32(1), 1 << 70, "a", b"\xff", 1.5, [None, True]]
+    raw = bytearray(pickle.dumps(value, protocol))
+    for place, kind, byte in edits:
+        at = place % len(raw)
+        if kind == "set":
+            raw[at] = byte
+        elif kind == "cut":
+            del raw[at : at + 1 + byte % 4]
+        else:
+            raw[at:at] = bytes((_OPCODES[byte % len(_OPCODES)],))
+        raw = raw or bytearray(b".")
+    with contextlib.suppress(FormatError):
+        walk(unpickle(bytes(raw), where="x", limits=LIMITS).value, where="x", limits=Limits(nodes=100_000))

@@ -56,7 +56,7 @@ class DrQV2Config:
         for camera in self.cameras:
             if not _CAMERA.fullmatch(camera) or camera in _RESERVED:
                 raise ValueError(
-                    f"cameras: {camera!r} cannot name a camera: letters, digits and _ only, and no word of torch's modules"
+                    f"cameras: {camera!r} cannot name a camera: letters, digits and _, no torch module's word"
                 )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"cameras: a name stands twice in {', '.join(self.cameras)}")

@@ -107,7 +107,7 @@ def _infer(
             )
         )
         return None, findings
-    # what --set says about the target's frames and widths says nothing about the source: these are what weights leave open
+    # --set describes the target; of the source it may only say what weights leave open
     chosen = {key: value for key, value in parse_settings(settings).items() if key in _NOT_IN_WEIGHTS}
 
     def decide(key: str, stated: object, assumed: int, note: str) -> int:
@@ -141,7 +141,7 @@ def _infer(
     size = _image_size(chosen, cfg, visual[1], cameras * channels, down, convs - down, findings)
     if size is None:
         return None, findings
-    nodes = []
+    nodes: list[int] = []
     while f"{actor}.main_mlp.{3 * len(nodes)}.weight" in state:
         nodes.append(state[f"{actor}.main_mlp.{3 * len(nodes)}.weight"].shape[0])
     critics = sum(1 for name in state if re.fullmatch(r"critic\.qs\.\d+\.out_mlp\.0\.weight", name))

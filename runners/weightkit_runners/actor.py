@@ -1,0 +1,236 @@
+"""``weightkit-actor``: acts in an environment with a learner's weights, and sends it what happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from weightkit.cli import options
+from weightkit.errors import TransportTimeout
+from weightkit_runners.config import RunConfig, read_run_config
+from weightkit_runners.environment import RunEnv, make_run_env
+from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
+from weightkit_runners.process import append_json, log, log_findings, run, start_logging, stop_on_sigterm
+from weightkit_runners.replay import ACTION, NEXT, REWARD, TERMINATED
+
+SEND_EVERY_STEPS = 10
+FLUSH_TIMEOUT_S = 5.0
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@options.config_path
+@options.set_values
+@click.option("--learner", metavar="HOST:PORT", help="The learner's address instead of the configuration's.")
+@click.option("--name", default=lambda: f"actor-{os.getpid()}", help="What the learner calls this actor.")
+@click.option("--eval", "evaluate", is_flag=True, help="Act without exploration noise and send nothing.")
+@click.option("--hold-version", is_flag=True, help="Keep the first weights: take no later version.")
+@click.option("--episodes", type=click.IntRange(min=1), metavar="N", help="End after N episodes.")
+@click.option("--seed", type=click.IntRange(min=0), help="The first episode's seed instead of the configuration's.")
+@click.option("--insecure", is_flag=True, help="Allow plain text beyond this machine.")
+@options.as_json
+def command(
+    config_path: str | None,
+    set_values: tuple[str, ...],
+    learner: str | None,
+    name: str,
+    evaluate: bool,
+    hold_version: bool,
+    episodes: int | None,
+    seed: int | None,
+    insecure: bool,
+    as_json: bool,
+) -> None:
+    """Act with a learner's weights. Nothing moves before verified weights are there; there is no fall-back."""
+    if config_path is None:
+        raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json")
+    start_logging()
+    stop = stop_on_sigterm()
+    config = read_run_config(config_path, set_values)
+    log_findings(config, "ACTOR")
+    first_seed = config.seed if seed is None else seed
+    with Actor(
+        config, address=learner or config.link.address, name=name, insecure=insecure, hold=hold_version
+    ) as actor:
+        actor.wait_for_weights()
+        if evaluate:
+            done = actor.evaluate(range(first_seed, first_seed + (episodes or 10)))
+        else:
+            done = actor.collect(first_seed, stop, episodes=episodes)
+    if as_json:
+        click.echo(json.dumps({"actor": name, "episodes": [episode.to_dict() for episode in done]}, indent=1))
+
+
+class Actor:
+    """A policy of its own that is kept at the learner's newest verified version, in an environment."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        address: str,
+        name: str,
+        insecure: bool = False,
+        hold: bool = False,
+        make_env: Callable[[RunConfig], RunEnv] = make_run_env,
+    ) -> None:
+        from weightkit.sync.subscriber import Subscriber
+        from weightkit_runners.pretrained import build_policy
+
+        self.config = config
+        self.address = address
+        self.name = name
+        self.insecure = insecure
+        self.hold = hold
+        self.env = make_env(config)
+        try:
+            self.policy = build_policy(config).eval()
+            self.subscriber = Subscriber(
+                self.policy,
+                address,
+                act=lambda net, observation: net.act(observation),
+                probes=config.architecture.probes(config.net),
+                actor_id=name,
+                insecure=insecure,
+            )
+        except BaseException:
+            self.env.close()
+            raise
+        self.env_step = 0
+        self._random = np.random.default_rng(config.seed)
+
+    def wait_for_weights(self) -> None:
+        """Block until verified weights are in the policy. Raises TransportTimeout at the deadline, NeedsNotMet."""
+        deadline = self.config.link.first_weights_timeout_s
+        log.info("[ACTOR] Waiting for initial parameters from Learner...")
+
+        def still_waiting() -> None:
+            trouble = self.subscriber.status()["trouble"]
+            log.info("[ACTOR] ...no weights from %s yet (%s); giving up after %g s", self.address, trouble, deadline)
+
+        try:
+            self.subscriber.wait_for_first(timeout_s=deadline, on_waiting=still_waiting)
+        except TransportTimeout as error:
+            raise TransportTimeout(
+                f"no verified weights from the learner at {self.address} within {deadline:g} s; the robot did not move",
+                hint=error.hint or "start weightkit-learner with the same --config_path, or check --learner HOST:PORT",
+            ) from None
+        self._applied()
+        log.info("[ACTOR] Loaded initial parameters from Learner.")
+
+    def take_new_weights(self) -> None:
+        """At a step boundary: swap in a newer version if a verified one has come."""
+        if not self.hold and self.subscriber.poll() is not None:
+            self._applied()
+
+    def evaluate(self, seeds: range) -> list[Episode]:
+        """Episodes without exploration noise; nothing is sent. New weights come in between episodes."""
+        done: list[Episode] = []
+        for seed in seeds:
+            self.take_new_weights()
+            done += run_episodes(self.env, policy_act(self.policy), [seed], on_episode=_log_episode)
+        log.info("[ACTOR] %d of %d episodes succeeded.", successes(done), len(done))
+        return done
+
+    def collect(self, first_seed: int, stop: threading.Event, *, episodes: int | None = None) -> list[Episode]:
+        """Episodes with scheduled exploration noise, every transition sent with the version it was acted with."""
+        from weightkit_runners.experience import ExperienceSender
+
+        done: list[Episode] = []
+        sender = ExperienceSender(self.address, self.name, insecure=self.insecure)
+        try:
+            while not stop.is_set() and (episodes is None or len(done) < episodes):
+                done.append(self._episode(first_seed + len(done), sender, stop))
+                _log_episode(done[-1])
+        finally:
+            counts = sender.close(drain_timeout_s=FLUSH_TIMEOUT_S)
+            log.info("[ACTOR] transitions: %d produced = %d accepted + %d pending + %d dropped",
+                     counts.produced, counts.accepted, counts.pending, counts.dropped)  # fmt: skip
+        return done
+
+    def _episode(self, seed: int, sender: Any, stop: threading.Event) -> Episode:
+        observation = self.env.reset(seed)
+        pending: list[dict[str, NDArray[Any]]] = []
+        total, steps, ended, success = 0.0, 0, False, False
+        while not ended and not stop.is_set():
+            self.take_new_weights()
+            version = self.subscriber.version
+            assert version is not None
+            action = self._explore(observation, version.learner_step)
+            after, reward, terminated, truncated, info = self.env.step(action)
+            pending.append(_transition(observation, action, reward, terminated, after))
+            observation, ended, success = after, terminated or truncated, bool(info.get("success", False))
+            total, steps, self.env_step = total + reward, steps + 1, self.env_step + 1
+            newest = self.subscriber.version if ended else version
+            if ended or len(pending) >= SEND_EVERY_STEPS or newest != version:
+                sender.send(pending, version)
+                pending = []
+        return Episode(seed, success, steps, total, "")
+
+    def _explore(self, observation: dict[str, NDArray[Any]], learner_step: int) -> NDArray[Any]:
+        exploration = self.config.exploration
+        mean = policy_act(self.policy)(observation)
+        stddev = exploration.stddev(env_step=self.env_step, learner_step=learner_step)
+        noise = self._random.normal(0.0, stddev, mean.shape)
+        moved: NDArray[Any] = np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
+        return moved
+
+    def _applied(self) -> None:
+        version = self.subscriber.version
+        assert version is not None
+        if "encoder" in self.subscriber.groups_applied:
+            log.info("[ACTOR] Loaded encoder parameters from Learner.")
+        root = self.subscriber.root
+        log.info(
+            "[ACTOR] Acting with weights v%d (learner step %d), root %s", version.counter, version.learner_step, root
+        )
+        row = {"run_id": version.run_id, "counter": version.counter, "learner_step": version.learner_step, "root": root}
+        append_json(Path(self.config.output_dir) / f"{self.name}_versions.jsonl", [row])
+
+    def close(self) -> None:
+        """Disconnect and free the environment."""
+        self.subscriber.close()
+        self.env.close()
+
+    def __enter__(self) -> Actor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _transition(
+    observation: dict[str, NDArray[Any]],
+    action: NDArray[Any],
+    reward: float,
+    terminated: bool,
+    after: dict[str, NDArray[Any]],
+) -> dict[str, NDArray[Any]]:
+    return {
+        **{key: value[0] for key, value in observation.items()},
+        **{NEXT + key: value[0] for key, value in after.items()},
+        ACTION: action,
+        REWARD: np.float32(reward).reshape(()),
+        TERMINATED: np.asarray(terminated),
+    }
+
+
+def _log_episode(episode: Episode) -> None:
+    word = "reached the goal" if episode.success else "did not reach the goal"
+    log.info("[ACTOR] episode %d %s in %d steps", episode.seed, word, episode.steps)
+
+
+def main() -> None:
+    """Run ``weightkit-actor`` and exit."""
+    run(command, "weightkit-actor")
+
+
+if __name__ == "__main__":
+    main()

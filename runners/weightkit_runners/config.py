@@ -1,0 +1,276 @@
+"""A run's configuration, read from a HIL-SERL style train_config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weightkit.architectures import architecture_named
+from weightkit.architectures.base import Architecture
+from weightkit.core.report import Finding
+from weightkit.core.section import Section
+from weightkit.errors import ConfigError, UsageError
+from weightkit.verbs.configure import architecture_of_config, read_train_config
+from weightkit_runners.config_keys import KNOWN_WITHOUT_EFFECT, key_findings
+from weightkit_runners.schedules import Linear, parse_schedule
+
+TRAINED_HERE = ("drqv2",)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorLearnerConfig:
+    """Where the learner listens, and how often it sends. Times in seconds."""
+
+    learner_host: str
+    learner_port: int
+    push_every_s: float
+    queue_get_timeout_s: float
+    first_weights_timeout_s: float
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        return f"{self.learner_host}:{self.learner_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """The scheduled noise: standard deviation over the steps of ``clock``, beginning at ``start_step``."""
+
+    schedule: Linear
+    clip: float
+    clock: str
+    start_step: int
+
+    def stddev(self, *, env_step: int, learner_step: int) -> float:
+        """The standard deviation now."""
+        step = env_step if self.clock == "env_step" else learner_step
+        return self.schedule.at(step + self.start_step)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConfig:
+    """How the learner updates: learning rates, batch, discount, target averaging, updates per step."""
+
+    batch_size: int
+    actor_lr: float
+    critic_lr: float
+    encoder_lr: float
+    discount: float
+    target_update_weight: float
+    utd_ratio: int
+    policy_update_freq: int
+    grad_clip_norm: float
+    use_augmentation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EnvConfig:
+    """Which environment, the observation keys it gives for single frames, and the options it is made with."""
+
+    name: str
+    features: dict[str, tuple[int, ...]]
+    max_episode_steps: int
+    options: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that learner, actor and rollout read from a train_config.json. ``net`` is the policy's own part."""
+
+    path: str
+    architecture: Architecture
+    net: Any
+    env: EnvConfig
+    link: ActorLearnerConfig
+    exploration: Exploration
+    update: UpdateConfig
+    device: str
+    seed: int
+    output_dir: Path
+    log_freq: int
+    save_freq: int
+    save_checkpoint: bool
+    online_steps: int
+    online_step_before_learning: int
+    online_buffer_capacity: int
+    pretrained_path: Path | None
+    pretrained_origin: str
+    adapt: tuple[str, ...]
+    drop: tuple[str, ...]
+    allow_missing: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def read_run_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """The run that ``path`` describes, with ``KEY=VALUE`` overrides (dotted keys, JSON values) applied.
+
+    Raises ConfigError with the address of what does not fit, UsageError for an override of an unknown key.
+    """
+    root = read_train_config(path)
+    values = json.loads(json.dumps(root.values))
+    overridden = [_override(values, text) for text in overrides]
+    root = Section(values, root.origin)
+    architecture = architecture_of_config(root)
+    config = _parse(root, architecture)
+    known = root.used | {key for key in KNOWN_WITHOUT_EFFECT if "*" not in key}
+    for address in overridden:
+        if address not in known and not any(address.startswith(f"{key}.") for key in root.used):
+            raise _unknown_override(address, known)
+    return config
+
+
+def check_config(path: str | Path) -> tuple[Finding, ...]:
+    """Every key of a train_config.json that is unknown or without effect, for any ``policy.type`` that LeRobot has."""
+    root = read_train_config(path)
+    kind = root.section("policy").text("type")
+    if kind in TRAINED_HERE:
+        return _parse(root, architecture_named(kind)).findings
+    _parse_common(root)
+    return key_findings(root, frozenset())
+
+
+def _parse(root: Section, architecture: Architecture) -> RunConfig:
+    net = architecture.config_from_train_config(root)
+    common = _parse_common(root)
+    findings = key_findings(root, frozenset())
+    return RunConfig(path=root.origin, architecture=architecture, net=net, findings=findings, **common)
+
+
+def _parse_common(root: Section) -> dict[str, Any]:
+    """The part that does not depend on the architecture."""
+    policy = root.section("policy")
+    output_dir = Path(root.text("output_dir", "outputs/train"))
+    pretrained, origin = _pretrained(root, output_dir)
+    critic_lr = policy.number("critic_lr", 3e-4, minimum=0.0)
+    link = policy.section("actor_learner_config")
+    return {
+        "env": _env(root),
+        "link": ActorLearnerConfig(
+            learner_host=link.text("learner_host", "127.0.0.1"),
+            learner_port=_port(link),
+            push_every_s=link.number("policy_parameters_push_frequency", 4.0, minimum=0.0),
+            queue_get_timeout_s=link.number("queue_get_timeout", 2.0, minimum=0.0),
+            first_weights_timeout_s=link.number("first_weights_timeout", 120.0, minimum=0.0),
+        ),
+        "exploration": Exploration(
+            schedule=_schedule(policy),
+            clip=policy.number("stddev_clip", 0.3, minimum=0.0),
+            clock=policy.text("stddev_clock", "env_step", choices=("env_step", "learner_step")),
+            start_step=policy.integer("exploration_start_step", 0),
+        ),
+        "update": UpdateConfig(
+            batch_size=root.integer("batch_size", 256, minimum=1),
+            actor_lr=policy.number("actor_lr", 3e-4, minimum=0.0),
+            critic_lr=critic_lr,
+            encoder_lr=policy.number("encoder_lr", critic_lr, minimum=0.0),
+            discount=policy.number("discount", 0.99, minimum=0.0),
+            target_update_weight=policy.number("critic_target_update_weight", 0.01, minimum=0.0),
+            utd_ratio=policy.integer("utd_ratio", 1, minimum=1),
+            policy_update_freq=policy.integer("policy_update_freq", 1, minimum=1),
+            grad_clip_norm=policy.number("grad_clip_norm", 40.0, minimum=0.0),
+            use_augmentation=policy.flag("use_augmentation", True),
+        ),
+        "device": policy.text("device", "cpu"),
+        "seed": root.integer("seed", 1000),
+        "output_dir": output_dir,
+        "log_freq": root.integer("log_freq", 100, minimum=1),
+        "save_freq": root.integer("save_freq", 500, minimum=1),
+        "save_checkpoint": root.flag("save_checkpoint", True),
+        "online_steps": policy.integer("online_steps", 1_000_000),
+        "online_step_before_learning": policy.integer("online_step_before_learning", 100, minimum=1),
+        "online_buffer_capacity": policy.integer("online_buffer_capacity", 100_000, minimum=1),
+        "pretrained_path": pretrained,
+        "pretrained_origin": origin,
+        "adapt": policy.texts("adapt", ()),
+        "drop": policy.texts("drop", ()),
+        "allow_missing": policy.texts("allow_missing", ()),
+    }
+
+
+def _pretrained(root: Section, output_dir: Path) -> tuple[Path | None, str]:
+    """The path of pretrained weights and where it was found; ``<output_dir>/train_config.json`` is asked last."""
+    policy = root.section("policy")
+    if "pretrained_path" in policy:
+        return Path(policy.text("pretrained_path")), policy.where("pretrained_path")
+    policy.raw("pretrained_path")
+    saved = output_dir / "train_config.json"
+    if not saved.is_file() or saved.resolve() == Path(root.origin).resolve():
+        return None, ""
+    other = read_train_config(saved).section("policy")
+    if "pretrained_path" not in other:
+        return None, ""
+    return Path(other.text("pretrained_path")), other.where("pretrained_path")
+
+
+def _env(root: Section) -> EnvConfig:
+    env = root.section("env")
+    features: dict[str, tuple[int, ...]] = {}
+    given = env.section("features")
+    for key in given.values:
+        if not key.startswith("observation."):
+            given.raw(key)
+            continue
+        raw = given.raw(key)
+        features[key] = given.sizes(key) if isinstance(raw, list) else given.section(key).sizes("shape")
+    options = env.raw("options") or {}
+    if not isinstance(options, dict):
+        raise env.wrong("options", "an object", options)
+    return EnvConfig(
+        name=env.text("name", "arm"),
+        features=features,
+        max_episode_steps=env.integer("max_episode_steps", 40, minimum=1),
+        options={**options, **({"task": env.text("task")} if "task" in env else {})},
+    )
+
+
+def _port(link: Section) -> int:
+    port = link.integer("learner_port", 50051)
+    if port > 65535:
+        raise link.wrong("learner_port", "a port, 0 to 65535", port)
+    return port
+
+
+def _schedule(policy: Section) -> Linear:
+    raw = policy.raw("stddev_schedule")
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        return parse_schedule(str(raw))
+    text = policy.text("stddev_schedule", "linear(1.0,0.1,50000)")
+    try:
+        return parse_schedule(text)
+    except ValueError as error:
+        raise ConfigError(f"{policy.where('stddev_schedule')}: {error}") from None
+
+
+def _override(values: dict[str, Any], text: str) -> str:
+    """Apply one ``KEY=VALUE`` to ``values``; gives the address. Raises UsageError for a text without ``=``."""
+    key, sign, raw = text.partition("=")
+    if not sign or not key:
+        raise UsageError(f"--set {text!r}: expected KEY=VALUE", hint="for example --set policy.utd_ratio=2")
+    try:
+        value = json.loads(raw)
+    except json.JSONDecodeError:
+        value = raw
+    path = key.split(".")
+    place = values
+    for depth, segment in enumerate(path[:-1]):
+        below = place.setdefault(segment, {})
+        if not isinstance(below, dict):
+            raise UsageError(f"--set {text!r}: {'.'.join(path[: depth + 1])} is {below!r}, not an object")
+        place = below
+    place[path[-1]] = value
+    return "$." + key
+
+
+def _unknown_override(address: str, known: Iterable[str]) -> UsageError:
+    from difflib import get_close_matches
+
+    key = address.removeprefix("$.")
+    names = [k.removeprefix("$.") for k in known]
+    by_last = [name for name in names if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    close = by_last or get_close_matches(key, names, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}?" if close else "keys are dotted paths into the train_config.json"
+    return UsageError(f"--set {key}: unknown key", hint=hint)

@@ -1,0 +1,96 @@
+"""The environment of a run: made from the configuration, its observations under the configuration's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from weightkit.architectures.drqv2.config import IMAGE_KEY, STATE_KEY, is_image_key
+from weightkit.errors import ConfigError
+from weightkit_runners.config import RunConfig
+from weightkit_runners.envs import RobotEnv, make_env
+from weightkit_runners.frame_stack import FrameStackBuffer
+
+DEFAULT_CAMERA = "front"
+
+
+class RunEnv:
+    """A RobotEnv whose observation keys are those of ``env.features``, and which stacks frames.
+
+    ``reset`` and ``step`` give stacked observations with a batch axis of 1, as the policy takes them.
+    """
+
+    def __init__(self, env: RobotEnv, rename: Mapping[str, str], frame_stack: int) -> None:
+        self._env = env
+        self._rename = dict(rename)
+        images = [key for key in self._rename.values() if is_image_key(key)]
+        state = STATE_KEY if STATE_KEY in self._rename.values() else None
+        self._stack = FrameStackBuffer(frame_stack, images, state)
+
+    @property
+    def action_dim(self) -> int:
+        """Number of action components."""
+        return self._env.action_dim
+
+    def reset(self, seed: int) -> dict[str, NDArray[Any]]:
+        """The first stacked observation of the episode that ``seed`` names, ``(1, ...)`` each."""
+        return _batched(self._stack.reset(self._single(self._env.reset(seed))))
+
+    def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """The stacked observation after ``action (A,)``, reward, terminated, truncated, info."""
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        stacked = _batched(self._stack.update(self._single(observation)))
+        return stacked, float(reward), bool(terminated), bool(truncated), info
+
+    def close(self) -> None:
+        """Free the environment."""
+        self._env.close()
+
+    def _single(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {wanted: observation[given] for given, wanted in self._rename.items()}
+
+
+def _batched(observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {key: value[None] for key, value in observation.items()}
+
+
+def make_run_env(config: RunConfig) -> RunEnv:
+    """The run's environment. Raises ConfigError where its observations or actions are not what the policy takes."""
+    net = config.net
+    features = config.env.features or {
+        **{f"{IMAGE_KEY}.{camera}": (net.image_channels, net.image_height, net.image_width) for camera in net.cameras},
+        **({STATE_KEY: (net.state_dim,)} if net.state_dim else {}),
+    }
+    rename = {(f"{IMAGE_KEY}.{DEFAULT_CAMERA}" if key == IMAGE_KEY else key): key for key in features}
+    cameras = tuple(key.removeprefix(f"{IMAGE_KEY}.") for key in rename if is_image_key(key))
+    try:
+        env = make_env(
+            config.env.name,
+            cameras=cameras,
+            image_size=(net.image_height, net.image_width),
+            max_episode_steps=config.env.max_episode_steps,
+            **config.env.options,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{config.path} @ $.env.name: {config.env.name!r} needs {error.name}, which is not installed",
+            hint=f"pip install {error.name}, or pip install 'weightkit[arm]'",
+        ) from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"{config.path} @ $.env: {error}") from None
+    for given, wanted in rename.items():
+        if tuple(env.features.get(given, ())) != features[wanted]:
+            env.close()
+            raise ConfigError(
+                f"{config.path} @ $.env.features.{wanted}: expected what env {config.env.name!r} gives, "
+                f"{list(env.features.get(given, ())) or 'nothing'}, found {list(features[wanted])}"
+            )
+    if env.action_dim != net.action_dim:
+        env.close()
+        raise ConfigError(
+            f"{config.path} @ $.policy.output_features.action: expected {env.action_dim}, the actions of env "
+            f"{config.env.name!r}, found {net.action_dim}"
+        )
+    return RunEnv(env, rename, net.frame_stack)

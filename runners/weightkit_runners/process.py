@@ -1,0 +1,60 @@
+"""What learner, actor and rollout share as processes: logging, signals, the printed notes of a configuration."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weightkit.cli.main import run_command
+from weightkit.core.report import Report, Severity
+from weightkit_runners.config import RunConfig
+
+log = logging.getLogger("weightkit_runners")
+
+
+def start_logging() -> None:
+    """Log lines as they are, on stderr."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+
+
+def stop_on_sigterm() -> threading.Event:
+    """An event that SIGTERM sets, so that a run can drain and end with exit code 0."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    return stop
+
+
+def log_findings(config: RunConfig, who: str) -> None:
+    """Say once what the configuration holds that changes nothing."""
+    for finding in config.findings:
+        level = logging.WARNING if finding.severity is Severity.WARNING else logging.INFO
+        hint = f" ({finding.hint})" if finding.hint else ""
+        log.log(level, "[%s] %s %s: %s%s", who, finding.code, finding.subject, finding.message, hint)
+
+
+def log_report(text: Callable[[Report], str], report: Report) -> None:
+    """A Report's text, line by line."""
+    for line in text(report).splitlines():
+        log.info("%s", line)
+
+
+def append_json(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add JSON lines to a file, creating its folder."""
+    import json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+
+
+def run(command: click.Command, program: str) -> None:
+    """Run a runner's command line; errors become one clear line and an exit code."""
+    run_command(command, program)

@@ -1,0 +1,148 @@
+"""``weightkit-rollout``: a checkpoint run directly, without a learner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from weightkit.cli import options
+from weightkit.errors import PlanError, UsageError
+from weightkit_runners.config import RunConfig, read_run_config
+from weightkit_runners.environment import make_run_env
+from weightkit_runners.episodes import Episode, policy_act, run_episode, successes
+from weightkit_runners.process import log, log_findings, run, start_logging
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("checkpoint", type=click.Path())
+@options.config_path
+@options.set_values
+@options.adapt
+@options.drop
+@options.allow_missing
+@click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--seed", type=click.IntRange(min=0), help="The first episode's seed instead of the configuration's.")
+@click.option("--video", type=click.Path(), metavar="OUT.gif", help="Write what the first camera saw.")
+@options.as_json
+def command(
+    checkpoint: str,
+    config_path: str | None,
+    set_values: tuple[str, ...],
+    adapt: tuple[str, ...],
+    drop: tuple[str, ...],
+    allow_missing: tuple[str, ...],
+    episodes: int,
+    seed: int | None,
+    video: str | None,
+    as_json: bool,
+) -> None:
+    """Run CHECKPOINT for some episodes, without exploration noise, and say how many succeeded."""
+    if config_path is None:
+        raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json")
+    start_logging()
+    config = read_run_config(config_path, set_values)
+    log_findings(config, "ROLLOUT")
+    first = config.seed if seed is None else seed
+    frames: list[NDArray[Any]] = []
+    done = rollout(
+        config,
+        checkpoint,
+        range(first, first + episodes),
+        adapt=adapt,
+        drop=drop,
+        allow_missing=allow_missing,
+        frames=frames if video else None,
+    )
+    if video:
+        write_gif(Path(video), frames)
+    if as_json:
+        document = {"checkpoint": checkpoint, "episodes": [episode.to_dict() for episode in done]}
+        click.echo(json.dumps(document, indent=1))
+    else:
+        click.echo(f"{successes(done)} of {len(done)} episodes succeeded")
+
+
+def load_checkpoint(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    adapt: tuple[str, ...] = (),
+    drop: tuple[str, ...] = (),
+    allow_missing: tuple[str, ...] = (),
+) -> Any:
+    """The run's policy with the checkpoint's weights, in eval mode. Raises PlanError where there is a gap."""
+    from weightkit.reporting.convert import convert_text
+    from weightkit.verbs.convert import refusal_report
+    from weightkit_runners.pretrained import build_policy, load_pretrained, plan_pretrained
+    from weightkit_runners.process import log_report
+
+    try:
+        conversion, _ = plan_pretrained(config, path, adapt=adapt, drop=drop, allow_missing=allow_missing)
+    except PlanError as error:
+        log_report(convert_text, refusal_report(error, path, config.architecture.name))
+        raise
+    policy = build_policy(config)
+    load_pretrained(policy, conversion)
+    return policy.eval()
+
+
+def rollout(
+    config: RunConfig,
+    checkpoint: str | Path,
+    seeds: range,
+    *,
+    adapt: tuple[str, ...] = (),
+    drop: tuple[str, ...] = (),
+    allow_missing: tuple[str, ...] = (),
+    frames: list[NDArray[Any]] | None = None,
+) -> list[Episode]:
+    """One episode per seed with the checkpoint's deterministic actions; ``frames`` collects (H, W, 3) images."""
+    policy = load_checkpoint(config, checkpoint, adapt=adapt, drop=drop, allow_missing=allow_missing)
+    env = make_run_env(config)
+    done = []
+
+    def collect(observation: dict[str, NDArray[Any]]) -> None:
+        if frames is not None:
+            key = next(key for key in observation if key.startswith("observation.images"))
+            frames.append(np.ascontiguousarray(observation[key][0, -3:].transpose(1, 2, 0)))
+
+    try:
+        for seed in seeds:
+            episode = run_episode(env, policy_act(policy), seed, on_step=collect)
+            done.append(episode)
+            log.info(
+                "[ROLLOUT] episode %d %s after %d steps",
+                seed,
+                "succeeded" if episode.success else "failed",
+                episode.steps,
+            )
+    finally:
+        env.close()
+    return done
+
+
+def write_gif(path: Path, frames: list[NDArray[Any]]) -> None:
+    """Write frames (H, W, 3) uint8 as an animation, 10 frames a second, enlarged to be seen."""
+    if path.suffix.lower() != ".gif":
+        raise UsageError(f"--video {path}: a .gif is written", hint="name a file that ends in .gif")
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise UsageError("--video needs pillow, which is not installed", hint="pip install 'weightkit[demo]'") from None
+    scale = max(1, 256 // frames[0].shape[0])
+    images = [Image.fromarray(np.repeat(np.repeat(frame, scale, 0), scale, 1)) for frame in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100, loop=0)
+
+
+def main() -> None:
+    """Run ``weightkit-rollout`` and exit."""
+    run(command, "weightkit-rollout")
+
+
+if __name__ == "__main__":
+    main()
