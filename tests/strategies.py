@@ -53,6 +53,7 @@ SMALL_DRQV2: dict[str, Any] = {
 def drqv2_policy(kwargs: dict[str, Any], seed: int) -> Any:
     """A DrQ-v2 policy with every tensor random: biases and norms too, which fresh nets all have in common."""
     import torch
+
     from weightkit.nets.drqv2 import DrQV2Policy
 
     policy = DrQV2Policy(**kwargs)

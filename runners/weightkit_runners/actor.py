@@ -122,8 +122,7 @@ class Actor:
                 f"no verified weights from the learner at {self.address} within {deadline:g} s; the robot did not move",
                 hint=error.hint or "start weightkit-learner with the same --config_path, or check --learner HOST:PORT",
             ) from None
-        self._applied()
-        log.info("[ACTOR] Loaded initial parameters from Learner.")
+        self._applied(initial=True)
 
     def take_new_weights(self) -> None:
         """At a step boundary: swap in a newer version if a verified one has come."""
@@ -182,11 +181,13 @@ class Actor:
         moved: NDArray[Any] = np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
         return moved
 
-    def _applied(self) -> None:
+    def _applied(self, *, initial: bool = False) -> None:
         version = self.subscriber.version
         assert version is not None
         if "encoder" in self.subscriber.groups_applied:
             log.info("[ACTOR] Loaded encoder parameters from Learner.")
+        if initial:
+            log.info("[ACTOR] Loaded initial parameters from Learner.")
         root = self.subscriber.root
         log.info(
             "[ACTOR] Acting with weights v%d (learner step %d), root %s", version.counter, version.learner_step, root

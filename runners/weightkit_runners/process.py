@@ -21,7 +21,9 @@ log = logging.getLogger("weightkit_runners")
 
 def start_logging() -> None:
     """Log lines as they are, on stderr."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    for name in ("weightkit", "weightkit_runners"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def stop_on_sigterm() -> threading.Event:

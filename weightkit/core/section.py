@@ -34,9 +34,10 @@ class Section:
 
     def section(self, key: str) -> Section:
         """The object called ``key``; an empty one where it is missing or null."""
-        value = self.raw(key)
-        if value is None:
-            value = {}
+        value = self.values.get(key)
+        if not value:
+            self.raw(key)  # null and {} have no keys of their own that could be asked for
+            value = {} if value is None else value
         if not isinstance(value, dict):
             raise self.wrong(key, "an object", value)
         return Section(value, self.origin, f"{self.address}.{key}", self.used)

@@ -22,7 +22,7 @@ from weightkit.formats._torch_emit import emit_state
 from weightkit.formats._torch_tensors import StridedTensor
 from weightkit.formats._torch_walk import find_aliases, find_root, walk
 from weightkit.formats._zip import Archive, Entry, ZipWriter, open_archive
-from weightkit.formats.base import Format, Limits, announced
+from weightkit.formats.base import METADATA_KEY, Format, Limits, announced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,11 +72,17 @@ def open_torch_zip(path: Path, limits: Limits) -> Checkpoint:
         format=FORMAT.name,
         root=root,
         state=state,
-        metadata=walked.metadata,
+        metadata=_own_metadata_on_top(walked.metadata),
         read=_reader(archive, prefix, tensors, records, limits),
         verdict=_verdict(remarks),
         findings=tuple(findings),
     )
+
+
+def _own_metadata_on_top(metadata: Mapping[str, object]) -> Mapping[str, object]:
+    """What weightkit's writer put under one key, where the other formats have it."""
+    own = metadata.get(METADATA_KEY)
+    return {**metadata, **own} if isinstance(own, dict) and set(metadata) == {METADATA_KEY} else metadata
 
 
 def _named(shown: str, paths: Mapping[tuple[str, ...], StridedTensor], root: str) -> dict[str, StridedTensor]:

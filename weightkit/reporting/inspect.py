@@ -16,11 +16,11 @@ _VERDICT = {
 }
 
 
-def inspect_text(report: Report, *, flat: bool = False) -> str:
-    """Answer first: what the file is, how sure and why; then verdict, groups, tensors, findings."""
+def inspect_text(report: Report, *, flat: bool = False, tensors: bool = True) -> str:
+    """Answer first: what the file is, how sure and why; then verdict, groups, tensors (unless left out), findings."""
     facts: dict[str, Any] = dict(report.facts)
-    tensors = facts["tensors"]
-    aliases = sum(1 for t in tensors if t["alias_of"])
+    listed = facts["tensors"]
+    aliases = sum(1 for t in listed if t["alias_of"])
     parameters = sum(group["parameters"] for group in facts["groups"].values())
     architecture = facts["architecture"]
     path = printable(facts["path"])
@@ -32,14 +32,14 @@ def inspect_text(report: Report, *, flat: bool = False) -> str:
     root = f", below {facts['root']!r}" if facts["root"] else ""
     lines += [
         f"verdict  {_VERDICT[facts['verdict']]}",
-        f"tensors  {len(tensors)} names{root}, {aliases} of them aliases; {parameters:,} parameters",
+        f"tensors  {len(listed)} names{root}, {aliases} of them aliases; {parameters:,} parameters",
     ]
     if facts["metadata"]:
         lines.append(f"beside   {printable(', '.join(facts['metadata']))}")
     rows: list[list[object]] = [["group", "tensors", "aliases", "parameters", "bytes"]]
     for name, group in facts["groups"].items():
         rows.append([name, group["tensors"], group["aliases"], f"{group['parameters']:,}", size(group["nbytes"])])
-    lines += ["", *table(rows, right=(1, 2, 3, 4)), "", *_tensor_lines(tensors, flat)]
+    lines += ["", *table(rows, right=(1, 2, 3, 4)), *(["", *_tensor_lines(listed, flat)] if tensors else [])]
     notes = findings_text(report, least=Severity.INFO)
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 

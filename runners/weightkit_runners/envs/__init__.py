@@ -1,4 +1,7 @@
-"""Robot environments by name: ``ENVS`` lists all there are, and each is imported when it is made."""
+"""Robot environments by name: ``ENVS`` lists all there are, and each is imported when it is made.
+
+A robot of your own needs no entry: name its factory as ``package.module:factory``.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,25 @@ __all__ = ["ENVS", "IMAGE_PREFIX", "STATE", "Action", "Observation", "RobotEnv",
 ENVS: Mapping[str, str] = MappingProxyType(
     {
         "arm": "weightkit_runners.envs.arm:ArmEnv",
+        "synthetic": "weightkit_runners.envs.synthetic:SyntheticEnv",
     }
 )
 """Environment name -> ``module:class`` of its implementation."""
 
 
 def make_env(name: str, **options: Any) -> RobotEnv:
-    """The environment called ``name`` in ``ENVS``, made with its own ``options``.
+    """The environment called ``name`` in ``ENVS``, or what ``package.module:factory`` makes, with ``options``.
 
     Raises:
-        ValueError: ``name`` is not in ``ENVS``, or an option has a value that the environment refuses.
+        ValueError: ``name`` is neither in ``ENVS`` nor a factory, or an option has a value that the environment refuses.
         ModuleNotFoundError: the implementation needs a package that is not installed.
         RenderingUnavailable: the options ask for cameras and this machine cannot draw.
     """
-    if name not in ENVS:
-        raise ValueError(f"env: found {name!r}, expected one of {sorted(ENVS)}")
-    module_name, class_name = ENVS[name].split(":")
-    constructor = cast(Callable[..., RobotEnv], getattr(import_module(module_name), class_name))
+    if name not in ENVS and ":" not in name:
+        raise ValueError(f"env: found {name!r}, expected one of {sorted(ENVS)} or package.module:factory")
+    module_name, _, attribute = ENVS.get(name, name).partition(":")
+    found = getattr(import_module(module_name), attribute, None)
+    if not callable(found):
+        raise ValueError(f"env: module {module_name!r} has no {attribute!r} to make an environment with")
+    constructor = cast(Callable[..., RobotEnv], found)
     return constructor(**options)

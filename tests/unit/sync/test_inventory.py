@@ -9,6 +9,7 @@ import pytest
 import torch
 from strategies import SMALL_DRQV2, drqv2_groups, drqv2_policy
 from torch import nn
+
 from weightkit.arena import Arena
 from weightkit.core.group import Transfer
 from weightkit.core.jsonio import parse_json
@@ -29,7 +30,7 @@ class Everything(nn.Module):
         self.mean = torch.zeros(3)
         self.scale = np.ones(3, np.float32)
         self.stages = [torch.ones(2), {"low": torch.zeros(1)}]
-        self.shadow = self.encoder.weight  # the same tensor as a registered one: no name of its own
+        self.shadow = [self.encoder.weight]  # the same tensor as a registered one: no name of its own
 
 
 def test_every_kind_of_tensor_is_found_under_its_dotted_path() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from strategies import SMALL_DRQV2, act, drqv2_observations, drqv2_policy
 from torch import nn
+
 from weightkit.errors import NeedsNotMet, UncoveredRead, UsageError
 from weightkit.sync.inventory import inventory, make_manifest
 from weightkit.sync.proof import coverage_report, prove_coverage
@@ -31,6 +32,7 @@ class Policy(nn.Module):
         self.scale = np.full(4, 2.0, np.float32)
         self.action_of: Callable[[torch.Tensor], Any] = torch.tanh
 
+    @torch.no_grad()
     def act(self, x: Any) -> Any:
         return self.action_of(self.head(self.encoder(x)))
 
@@ -183,9 +185,7 @@ def test_the_first_policy_reads_encoder_and_actor_alone() -> None:
 def test_the_report_counts_by_group_and_the_error_names_the_tensors() -> None:
     policy = drqv2_policy(SMALL_DRQV2, 0)
     probes = drqv2_observations(SMALL_DRQV2, 0)
-    manifest = make_manifest(
-        policy, {"encoder": "hold", "actor": "send", "critic": "hold", "critic_target": "hold"}
-    )
+    manifest = make_manifest(policy, {"encoder": "hold", "actor": "send", "critic": "hold", "critic_target": "hold"})
     report = coverage_report(policy, act, probes, manifest, verb="verify-sync")
     assert (report.verb, report.exit_code) == ("verify-sync", 1)
     rows = report.facts["groups"]
