@@ -56,6 +56,7 @@ def drqv2_policy(kwargs: dict[str, Any], seed: int) -> Any:
 
     from weightkit.nets.drqv2 import DrQV2Policy
 
+    torch.set_num_threads(1)  # sharing nets this small out among threads costs more than computing them
     policy = DrQV2Policy(**kwargs)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -92,3 +93,106 @@ def drqv2_groups(policy: Any) -> dict[str, str]:
 def act(policy: Any, observation: Any) -> Any:
     """How every policy of these tests acts."""
     return policy.act(observation)
+
+
+# ---- core: names, templates, specs
+
+DTYPE_NAMES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "int64", "int32", "uint8", "bool")
+NAME_PARTS = st.text(st.characters(exclude_characters=".", exclude_categories=("Cs",)), min_size=1, max_size=6)
+LITERALS = st.sampled_from(("encoder", "actor", "mlp", "0", "7", "weight", "a b", "x*y", "größe"))
+
+
+@st.composite
+def tensor_specs(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPE_NAMES, min_dims: int = 0) -> Any:
+    """A TensorSpec of small extents; 0-d and empty ones too."""
+    from weightkit.core.tensor import spec
+
+    return spec(draw(st.sampled_from(dtypes)), *draw(st.lists(st.integers(0, 4), min_size=min_dims, max_size=4)))
+
+
+@st.composite
+def state_specs(draw: st.DrawFn, max_size: int = 8) -> Any:
+    """A StateSpec of any names; some tensors have second names."""
+    from weightkit.core.tensor import StateSpec
+
+    names = draw(st.lists(st.lists(NAME_PARTS, min_size=1, max_size=4).map(".".join), max_size=max_size, unique=True))
+    tensors: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    for name in names:
+        firsts = [first for first in tensors if first not in aliases]
+        if firsts and draw(st.booleans()):
+            aliases[name] = draw(st.sampled_from(firsts))
+            tensors[name] = tensors[aliases[name]]
+        else:
+            tensors[name] = draw(tensor_specs())
+    return StateSpec(tensors, aliases)
+
+
+@st.composite
+def template_pairs(draw: st.DrawFn) -> tuple[str, str, dict[str, list[str]], dict[str, str]]:
+    """Two template texts over the same variables, the lists they look up, and the kind of each variable.
+
+    A whole number stands in each text as itself, as an affine index or as an entry of a list.
+    """
+    kinds = draw(st.lists(st.sampled_from(("int", "int", "name")), max_size=3))
+    variables = {f"v{index}": kind for index, kind in enumerate(kinds)}
+    if draw(st.booleans()):
+        variables["rest"] = "path"
+    entries = draw(st.lists(NAME_PARTS, min_size=1, max_size=4, unique=True))
+    texts = []
+    for _ in range(2):
+        pieces = []
+        for variable in draw(st.permutations([v for v in variables if v != "rest"])):
+            pieces.append(_written(draw, variable, variables[variable]))
+        for _ in range(draw(st.integers(0 if pieces else 1, 2))):
+            pieces.insert(draw(st.integers(0, len(pieces))), draw(LITERALS))
+        texts.append(".".join([*pieces, *(["{rest:path}"] if "rest" in variables else [])]))
+    return texts[0], texts[1], {"entries": entries}, variables
+
+
+def _written(draw: st.DrawFn, variable: str, kind: str) -> str:
+    if kind == "name":
+        return f"{{{variable}:name}}"
+    form = draw(st.sampled_from(("plain", "int", "scale", "affine", "list")))
+    scale, offset = draw(st.integers(1, 4)), draw(st.integers(0, 5))
+    forms = {"int": ":int", "scale": f"*{scale}", "affine": f"*{scale}+{offset}", "list": "@entries", "plain": ""}
+    return f"{{{variable}{forms[form]}}}"
+
+
+def bindings(variables: dict[str, str], numbers: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Values for the variables of a template; whole numbers below ``numbers``."""
+    of = {
+        "int": st.integers(0, numbers - 1),
+        "name": NAME_PARTS,
+        "path": st.lists(NAME_PARTS, min_size=1, max_size=3).map(".".join),
+    }
+    return st.fixed_dictionaries({variable: of[kind] for variable, kind in variables.items()})
+
+
+# ---- DrQ-v2 configurations
+
+
+def drqv2_config(kwargs: dict[str, Any]) -> Any:
+    """The DrQV2Config of the policy ``DrQV2Policy(**kwargs)``; it always has critics."""
+    from weightkit.architectures.drqv2.config import DrQV2Config
+
+    return DrQV2Config(
+        cameras=tuple(kwargs["cameras"]),
+        image_channels=kwargs["image_channels"],
+        image_height=kwargs["image_height"],
+        image_width=kwargs["image_width"],
+        frame_stack=kwargs["frame_stack"],
+        state_dim=kwargs["state_dim"],
+        action_dim=kwargs["action_dim"],
+        encoder_channels=kwargs["encoder_channels"],
+        num_downsample_convs=kwargs["num_downsample_convs"],
+        num_post_downsample_convs=kwargs["num_post_convs"],
+        bottleneck_size=kwargs["bottleneck_dim"],
+        mlp_nodes=tuple(kwargs["hidden_dims"]),
+        num_critics=kwargs["num_critics"] or 1,
+    )
+
+
+def drqv2_configs() -> st.SearchStrategy[Any]:
+    """Small DrQV2Configs, every dimension varied."""
+    return drqv2_kwargs().map(drqv2_config)

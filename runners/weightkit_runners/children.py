@@ -22,7 +22,7 @@ class ChildFailed(WeightkitError):
 class Child:
     """``python -m MODULE ARGUMENTS`` in a session of its own; ended by SIGTERM, then by SIGKILL, when the block ends.
 
-    Its stderr goes line by line to ``log_path``; ``wait_for_line`` reads along. ``output`` is its stdout, once it ended.
+    Its stderr goes line by line to ``log_path``; ``wait_for_line`` reads along. ``output`` is its stdout at its end.
     """
 
     def __init__(self, name: str, module_and_arguments: list[str], *, log_path: Path) -> None:
@@ -49,6 +49,11 @@ class Child:
             reader.start()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """Exit code, None while it runs."""
         return self._process.poll()
@@ -69,14 +74,18 @@ class Child:
                     raise self._failed(f"expected {start!r}, but it {why}")
                 self._changed.wait(left)
 
-    def wait(self, *, timeout_s: float) -> None:
-        """Wait for its end. Raises ChildFailed where it takes too long or fails."""
+    def wait_ended(self, *, timeout_s: float) -> None:
+        """Wait for its end, whatever its exit code. Raises ChildFailed where it takes too long."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise self._failed(f"still runs after {timeout_s:g} s") from None
         for reader in self._readers:
             reader.join()
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Wait for its end. Raises ChildFailed where it takes too long or fails."""
+        self.wait_ended(timeout_s=timeout_s)
         if self._process.returncode:
             raise self._failed(f"exit code {self._process.returncode}")
 

@@ -219,11 +219,12 @@ def _env(root: Section) -> EnvConfig:
     options = env.raw("options") or {}
     if not isinstance(options, dict):
         raise env.wrong("options", "an object", options)
+    task = env.raw("task")
     return EnvConfig(
         name=env.text("name", "arm"),
         features=features,
         max_episode_steps=env.integer("max_episode_steps", 40, minimum=1),
-        options={**options, **({"task": env.text("task")} if "task" in env else {})},
+        options={**options, **({} if task is None else {"task": env.text("task")})},
     )
 
 

@@ -52,6 +52,7 @@ KNOWN_WITHOUT_EFFECT: tuple[str, ...] = (
     "$.policy.async_prefetch",
     "$.policy.temperature_init",
     "$.policy.temperature_lr",
+    "$.policy.num_critics",
     "$.policy.num_subsample_critics",
     "$.policy.state_encoder_hidden_dim",
     "$.policy.latent_dim",

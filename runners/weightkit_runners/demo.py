@@ -297,7 +297,7 @@ def draw_bars(rows: dict[str, list[Episode]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 

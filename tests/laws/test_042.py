@@ -23,7 +23,7 @@ from weightkit.sync.subscriber import Subscriber
 from weightkit.transports import serve
 from weightkit.transports.base import PROTOCOL, Hello, Welcome
 
-LAW = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow], database=None)
+LAW = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow], database=None)
 
 
 class UnguardedLearner(SyncService):

@@ -21,7 +21,7 @@ from weightkit.sync.subscriber import Subscriber
 from weightkit.transports import connect
 from weightkit.transports.base import Backoff, Chunk, Connection, WatchMessage
 
-LAW = settings(deadline=None, max_examples=20, database=None)
+LAW = settings(deadline=None, max_examples=60, database=None)
 PROBES = drqv2_observations(SMALL_DRQV2, 5)
 CHUNK_BYTES = 256
 FAULTS = ("cut", "drop", "repeat", "swap", "flip", "truncate", "move")

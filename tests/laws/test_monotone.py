@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,16 @@ def test_a_superseded_snapshot_is_dropped_without_a_complaint() -> None:
     assert accepted(Receiver(MANIFEST, "run"), [*first[:2], Superseded("run", 2), *second]) == [2]
 
 
+def poll_until_news(sub: Subscriber, pub: Publisher) -> WeightVersion:
+    give_up_at = time.monotonic() + 20
+    while time.monotonic() < give_up_at:
+        version = sub.poll()
+        if version is not None:
+            return version
+        pub.wait_acked("a", 1, timeout_s=0.005)
+    raise AssertionError("no version came")
+
+
 @pytest.mark.parametrize("scheme", ["memory", "grpc"])
 def test_a_restarted_learner_is_followed_from_its_counter_1_but_a_replaced_run_is_refused(scheme: str) -> None:
     bind, address = ("memory:", "") if scheme == "memory" else ("127.0.0.1:0", "")
@@ -93,12 +104,10 @@ def test_a_restarted_learner_is_followed_from_its_counter_1_but_a_replaced_run_i
             pub.publish()
             second = None
             while second is None or second.run_id == "first":
-                pub.wait_acked("a", 1, timeout_s=0.005)
-                second = sub.poll() or second
+                second = poll_until_news(sub, pub)
             assert (second.run_id, second.counter) == ("second", 1)
         with Publisher(learner, MANIFEST, act=act, probes=PROBES, bind=address, run_id="first") as pub:
             pub.publish()
             with pytest.raises(StaleVersion):
-                while sub.poll() is None:
-                    pub.wait_acked("a", 1, timeout_s=0.005)
+                poll_until_news(sub, pub)
         assert sub.version == second

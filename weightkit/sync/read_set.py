@@ -63,7 +63,7 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
     clusters = overlapping(items)
     backup = {item.name: item.tensor.detach().clone() for item in items}
     watch = _Watch(items)
-    with _eager(), torch.random.fork_rng(devices=[]):
+    with _eager(), _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             with watch:
@@ -214,3 +214,14 @@ def _eager() -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small batches on one core: where the others are busy, torch's thread pool made a trace 35 times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -305,7 +305,6 @@ class Subscriber:
             for tensor in own.values():
                 poison(tensor)
             with self._changed:
-                self._newest = 0
                 self._failure = IncompleteUpdate(
                     f"{staged.begin.version} could not be put into the policy whole; the policy was poisoned again",
                     hint="does anything else write to the policy?",

@@ -27,7 +27,7 @@ def make_env(name: str, **options: Any) -> RobotEnv:
     """The environment called ``name`` in ``ENVS``, or what ``package.module:factory`` makes, with ``options``.
 
     Raises:
-        ValueError: ``name`` is neither in ``ENVS`` nor a factory, or an option has a value that the environment refuses.
+        ValueError: ``name`` is neither in ``ENVS`` nor a factory, or an option is refused.
         ModuleNotFoundError: the implementation needs a package that is not installed.
         RenderingUnavailable: the options ask for cameras and this machine cannot draw.
     """

@@ -317,7 +317,7 @@ def test_version_skew_names_both_protocols_on_either_side() -> None:
     assert isinstance(reply, Reject)
     assert "protocol 1" in reply.message
     assert "protocol 7" in reply.message
-    with pytest.raises(TransportError, match="protocol 7 .* protocol 1"):
+    with pytest.raises(TransportError, match=r"protocol 7 .* protocol 1"):
         accept(Welcome(7, "run", MANIFEST), reads=(), state=STATE, address="it")
 
 
