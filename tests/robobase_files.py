@@ -1,4 +1,4 @@
-"""DrQ-v2 policies under RoboBase's names, as specs and as files. Written from RoboBase's modules, not from our rules."""
+"""DrQ-v2 policies under RoboBase's names, as specs and as files: from RoboBase's modules, not from our rules."""
 
 from __future__ import annotations
 

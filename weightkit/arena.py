@@ -8,29 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weightkit.core.group import Transfer
-from weightkit.core.manifest import SyncManifest
+from weightkit.core.manifest import ALIGNMENT, SyncManifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALIGNMENT = 64
-
 
 class Arena:
-    """The payload of one push: the SEND tensors of ``manifest``, densely in C order, zeros between them.
-
-    Raises ValueError for a manifest whose offsets overlap, are not aligned, or leave gaps beyond the alignment.
-    """
+    """The payload of one push: the SEND tensors of ``manifest``, densely in C order, zeros between them."""
 
     def __init__(self, manifest: SyncManifest) -> None:
         self.manifest = manifest
         self.names = manifest.names(Transfer.SEND)
-        expected = 0
-        for name in self.names:
-            entry = manifest.by_name[name]
-            if entry.offset != expected:
-                raise ValueError(f"manifest: {name!r} must stand at offset {expected}, found {entry.offset}")
-            expected += -(-entry.spec.nbytes // ALIGNMENT) * ALIGNMENT
         room = np.zeros(manifest.payload_bytes + ALIGNMENT, np.uint8)
         start = -room.ctypes.data % ALIGNMENT
         self.buffer = room[start : start + manifest.payload_bytes]

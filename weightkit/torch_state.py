@@ -41,7 +41,8 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield canonical_name(name), tensor
 
 
-def _identity(tensor: Tensor) -> tuple[object, ...]:
+def storage_identity(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two tensors exactly where they are the same view of one storage."""
     if tensor.numel() == 0 or tensor.is_meta:
         return (id(tensor),)
     return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
@@ -54,7 +55,7 @@ def state_spec(module: nn.Module) -> StateSpec:
     first: dict[tuple[object, ...], str] = {}
     for name, tensor in named_tensors(module):
         tensors[name] = spec_of(tensor)
-        leader = first.setdefault(_identity(tensor), name)
+        leader = first.setdefault(storage_identity(tensor), name)
         if leader != name:
             aliases[name] = leader
     return StateSpec(tensors, aliases)

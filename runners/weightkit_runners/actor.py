@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.cli import options
+from weightkit.cli.main import run_command
+from weightkit.core.version import WeightVersion
 from weightkit.errors import TransportTimeout
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
-from weightkit_runners.process import append_json, log, log_findings, run, start_logging, stop_on_sigterm
+from weightkit_runners.process import append_json, limit_threads, log, log_findings, start_logging, stop_on_sigterm
 from weightkit_runners.replay import ACTION, NEXT, REWARD, TERMINATED
 
 SEND_EVERY_STEPS = 10
 FLUSH_TIMEOUT_S = 5.0
+SAY_WAITING_EVERY_S = 5.0
+LOOK_AT_STOP_EVERY_S = 0.5
+
+
+class _StoppedError(Exception):
+    """SIGTERM came while there was nothing to act with yet."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,14 +63,16 @@ def command(
     start_logging()
     stop = stop_on_sigterm()
     config = read_run_config(config_path, set_values)
+    limit_threads(config.torch_threads or 1)
     log_findings(config, "ACTOR")
     first_seed = config.seed if seed is None else seed
     with Actor(
         config, address=learner or config.link.address, name=name, insecure=insecure, hold=hold_version
     ) as actor:
-        actor.wait_for_weights()
-        if evaluate:
-            done = actor.evaluate(range(first_seed, first_seed + (episodes or 10)))
+        if not actor.wait_for_weights(stop):
+            done = []
+        elif evaluate:
+            done = actor.evaluate(range(first_seed, first_seed + (episodes or 10)), stop)
         else:
             done = actor.collect(first_seed, stop, episodes=episodes)
     if as_json:
@@ -80,6 +91,7 @@ class Actor:
         insecure: bool = False,
         hold: bool = False,
         make_env: Callable[[RunConfig], RunEnv] = make_run_env,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from weightkit.sync.subscriber import Subscriber
         from weightkit_runners.pretrained import build_policy
@@ -89,6 +101,7 @@ class Actor:
         self.name = name
         self.insecure = insecure
         self.hold = hold
+        self._clock = clock
         self.env = make_env(config)
         try:
             self.policy = build_policy(config).eval()
@@ -106,33 +119,51 @@ class Actor:
         self.env_step = 0
         self._random = np.random.default_rng(config.seed)
 
-    def wait_for_weights(self) -> None:
-        """Block until verified weights are in the policy. Raises TransportTimeout at the deadline, NeedsNotMet."""
+    def wait_for_weights(self, stop: threading.Event) -> bool:
+        """Block until verified weights are in the policy; False where ``stop`` was set before they came.
+
+        Raises TransportTimeout at the deadline, NeedsNotMet where the learner offers too little.
+        """
         deadline = self.config.link.first_weights_timeout_s
         log.info("[ACTOR] Waiting for initial parameters from Learner...")
+        due = self._clock()
 
         def still_waiting() -> None:
+            if stop.is_set():
+                raise _StoppedError
+            nonlocal due
+            if self._clock() < due:
+                return
+            due = self._clock() + SAY_WAITING_EVERY_S
             trouble = self.subscriber.status()["trouble"]
             log.info("[ACTOR] ...no weights from %s yet (%s); giving up after %g s", self.address, trouble, deadline)
 
         try:
-            self.subscriber.wait_for_first(timeout_s=deadline, on_waiting=still_waiting)
+            self.subscriber.wait_for_first(
+                timeout_s=deadline, on_waiting=still_waiting, waiting_every_s=LOOK_AT_STOP_EVERY_S
+            )
+        except _StoppedError:
+            log.info("[ACTOR] Stopped before any weights came.")
+            return False
         except TransportTimeout as error:
             raise TransportTimeout(
                 f"no verified weights from the learner at {self.address} within {deadline:g} s; the robot did not move",
                 hint=error.hint or "start weightkit-learner with the same --config_path, or check --learner HOST:PORT",
             ) from None
         self._applied(initial=True)
+        return True
 
     def take_new_weights(self) -> None:
         """At a step boundary: swap in a newer version if a verified one has come."""
         if not self.hold and self.subscriber.poll() is not None:
             self._applied()
 
-    def evaluate(self, seeds: range) -> list[Episode]:
+    def evaluate(self, seeds: range, stop: threading.Event) -> list[Episode]:
         """Episodes without exploration noise; nothing is sent. New weights come in between episodes."""
         done: list[Episode] = []
         for seed in seeds:
+            if stop.is_set():
+                break
             self.take_new_weights()
             done += run_episodes(self.env, policy_act(self.policy), [seed], on_episode=_log_episode)
         log.info("[ACTOR] %d of %d episodes succeeded.", successes(done), len(done))
@@ -158,8 +189,19 @@ class Actor:
         observation = self.env.reset(seed)
         pending: list[dict[str, NDArray[Any]]] = []
         total, steps, ended, success = 0.0, 0, False, False
+        version = self.subscriber.version
+
+        def send(acted_with: WeightVersion | None) -> None:
+            if pending:
+                assert acted_with is not None
+                sender.send(pending, acted_with)
+                pending.clear()
+
         while not ended and not stop.is_set():
+            due = self._clock() + (1.0 / self.config.env.fps if self.config.env.fps else 0.0)
             self.take_new_weights()
+            if self.subscriber.version != version:  # a batch carries one version: the one it was acted with
+                send(version)
             version = self.subscriber.version
             assert version is not None
             action = self._explore(observation, version.learner_step)
@@ -167,10 +209,10 @@ class Actor:
             pending.append(_transition(observation, action, reward, terminated, after))
             observation, ended, success = after, terminated or truncated, bool(info.get("success", False))
             total, steps, self.env_step = total + reward, steps + 1, self.env_step + 1
-            newest = self.subscriber.version if ended else version
-            if ended or len(pending) >= SEND_EVERY_STEPS or newest != version:
-                sender.send(pending, version)
-                pending = []
+            if len(pending) >= SEND_EVERY_STEPS:
+                send(version)
+            stop.wait(max(0.0, due - self._clock()))
+        send(version)
         return Episode(seed, success, steps, total, "")
 
     def _explore(self, observation: dict[str, NDArray[Any]], learner_step: int) -> NDArray[Any]:
@@ -230,7 +272,7 @@ def _log_episode(episode: Episode) -> None:
 
 def main() -> None:
     """Run ``weightkit-actor`` and exit."""
-    run(command, "weightkit-actor")
+    run_command(command, "weightkit-actor")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class ChildFailed(WeightkitError):
 class Child:
     """``python -m MODULE ARGUMENTS`` in a session of its own; ended by SIGTERM, then by SIGKILL, when the block ends.
 
-    Its stderr goes line by line to ``log_path``; ``wait_for_line`` reads along. ``output`` is its stdout at its end.
+    Its stderr goes line by line to ``log_path``; ``wait_for_line`` reads along. ``output`` is its stdout so far.
     """
 
     def __init__(self, name: str, module_and_arguments: list[str], *, log_path: Path) -> None:
@@ -57,6 +57,14 @@ class Child:
     def returncode(self) -> int | None:
         """Exit code, None while it runs."""
         return self._process.poll()
+
+    def wait_for_output(self, text: str, *, timeout_s: float) -> None:
+        """Wait until its stdout holds ``text``. Raises ChildFailed where it does not come."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: text in self.output or self._ended, timeout_s):
+                raise self._failed(f"expected {text!r} on stdout within {timeout_s:g} s")
+            if text not in self.output:
+                raise self._failed(f"expected {text!r} on stdout, but it ended")
 
     def wait_for_line(self, start: str, *, timeout_s: float) -> str:
         """The next line of its log that begins with ``start``. Raises ChildFailed where none comes."""
@@ -121,7 +129,10 @@ class Child:
     def _read_output(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
-            self.output = stream.read()
+            for line in stream:
+                with self._changed:
+                    self.output += line
+                    self._changed.notify_all()
 
     def __enter__(self) -> Child:
         return self

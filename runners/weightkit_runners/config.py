@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,15 @@ class UpdateConfig:
 
 @dataclass(frozen=True, slots=True)
 class EnvConfig:
-    """Which environment, the observation keys it gives for single frames, and the options it is made with."""
+    """Which environment, the observation keys it gives for single frames, and the options it is made with.
+
+    ``fps`` is the pace at which an actor that collects takes steps, per second; 0 is as fast as the environment goes.
+    """
 
     name: str
     features: dict[str, tuple[int, ...]]
     max_episode_steps: int
+    fps: float
     options: dict[str, object] = field(default_factory=dict)
 
 
@@ -89,6 +94,7 @@ class RunConfig:
     exploration: Exploration
     update: UpdateConfig
     device: str
+    torch_threads: int
     seed: int
     output_dir: Path
     log_freq: int
@@ -116,10 +122,9 @@ def read_run_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfi
     root = Section(values, root.origin)
     architecture = architecture_of_config(root)
     config = _parse(root, architecture)
-    known = root.used | {key for key in KNOWN_WITHOUT_EFFECT if "*" not in key}
     for address in overridden:
-        if address not in known and not any(address.startswith(f"{key}.") for key in root.used):
-            raise _unknown_override(address, known)
+        if address not in root.used and not any(fnmatchcase(address, pattern) for pattern in KNOWN_WITHOUT_EFFECT):
+            raise _unknown_override(address, root.used | set(KNOWN_WITHOUT_EFFECT))
     return config
 
 
@@ -130,13 +135,13 @@ def check_config(path: str | Path) -> tuple[Finding, ...]:
     if kind in TRAINED_HERE:
         return _parse(root, architecture_named(kind)).findings
     _parse_common(root)
-    return key_findings(root, frozenset())
+    return key_findings(root)
 
 
 def _parse(root: Section, architecture: Architecture) -> RunConfig:
     net = architecture.config_from_train_config(root)
     common = _parse_common(root)
-    findings = key_findings(root, frozenset())
+    findings = key_findings(root)
     return RunConfig(path=root.origin, architecture=architecture, net=net, findings=findings, **common)
 
 
@@ -175,6 +180,7 @@ def _parse_common(root: Section) -> dict[str, Any]:
             use_augmentation=policy.flag("use_augmentation", True),
         ),
         "device": policy.text("device", "cpu"),
+        "torch_threads": policy.integer("torch_threads", 0),
         "seed": root.integer("seed", 1000),
         "output_dir": output_dir,
         "log_freq": root.integer("log_freq", 100, minimum=1),
@@ -219,12 +225,12 @@ def _env(root: Section) -> EnvConfig:
     options = env.raw("options") or {}
     if not isinstance(options, dict):
         raise env.wrong("options", "an object", options)
-    task = env.raw("task")
     return EnvConfig(
         name=env.text("name", "arm"),
         features=features,
         max_episode_steps=env.integer("max_episode_steps", 40, minimum=1),
-        options={**options, **({} if task is None else {"task": env.text("task")})},
+        fps=env.number("fps", 0.0, minimum=0.0),
+        options=options,
     )
 
 
@@ -247,7 +253,10 @@ def _schedule(policy: Section) -> Linear:
 
 
 def _override(values: dict[str, Any], text: str) -> str:
-    """Apply one ``KEY=VALUE`` to ``values``; gives the address. Raises UsageError for a text without ``=``."""
+    """Apply one ``KEY=VALUE`` to ``values``; gives the address. Raises UsageError for a text without ``=``.
+
+    Keys that hold dots themselves (``observation.images``) are found where they are: the longest one that fits wins.
+    """
     key, sign, raw = text.partition("=")
     if not sign or not key:
         raise UsageError(f"--set {text!r}: expected KEY=VALUE", hint="for example --set policy.utd_ratio=2")
@@ -255,14 +264,20 @@ def _override(values: dict[str, Any], text: str) -> str:
         value = json.loads(raw)
     except json.JSONDecodeError:
         value = raw
-    path = key.split(".")
-    place = values
-    for depth, segment in enumerate(path[:-1]):
-        below = place.setdefault(segment, {})
-        if not isinstance(below, dict):
-            raise UsageError(f"--set {text!r}: {'.'.join(path[: depth + 1])} is {below!r}, not an object")
-        place = below
-    place[path[-1]] = value
+    place, rest = values, key
+    while True:
+        known = [k for k, below in place.items() if rest.startswith(f"{k}.") and isinstance(below, dict)]
+        if not known:
+            break
+        step = max(known, key=len)
+        place, rest = place[step], rest.removeprefix(f"{step}.")
+    if rest not in place:
+        *parents, rest = rest.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"--set {text!r}: {parent!r} is {place!r}, not an object")
+    place[rest] = value
     return "$." + key
 
 

@@ -13,7 +13,7 @@ KNOWN_WITHOUT_EFFECT: tuple[str, ...] = (
     "$.dataset",
     "$.dataset.*",
     "$.env.type",
-    "$.env.fps",
+    "$.env.task",
     "$.env.features.*.type",
     "$.env.features.action",
     "$.env.features.action.*",
@@ -106,21 +106,20 @@ def leaves(values: Mapping[str, object], address: str = "$") -> Iterator[str]:
             yield where
 
 
-def key_findings(root: Section, known: frozenset[str]) -> tuple[Finding, ...]:
+def key_findings(root: Section) -> tuple[Finding, ...]:
     """What is in the file but changes nothing: known keys in one note, each unknown key in a warning.
 
-    ``root.used`` are the addresses that were asked for, ``known`` further ones that this program reads at times.
+    ``root.used`` are the addresses that were asked for.
     """
-    used = root.used | known
     idle: list[str] = []
     findings = []
     for address in leaves(root.values):
-        if any(address == key or address.startswith(f"{key}.") for key in root.used) or address in known:
+        if any(address == key or address.startswith(f"{key}.") for key in root.used):
             continue
         if any(fnmatchcase(address, pattern) for pattern in KNOWN_WITHOUT_EFFECT):
             idle.append(address.removeprefix("$."))
             continue
-        candidates = [key for key in (*used, *KNOWN_WITHOUT_EFFECT) if "*" not in key]
+        candidates = [key for key in (*root.used, *KNOWN_WITHOUT_EFFECT) if "*" not in key]
         close = get_close_matches(address, candidates, n=1, cutoff=0.7)
         hint = f"did you mean {close[0].removeprefix('$.')!r}?" if close else "it changes nothing: remove it"
         findings.append(

@@ -18,17 +18,18 @@ from typing import Any
 
 import click
 
+from weightkit.cli.main import run_command
 from weightkit.errors import WeightkitError
 from weightkit_runners.children import Child
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import make_run_env
 from weightkit_runners.episodes import Act, Episode, policy_act, random_act, run_episodes, successes
-from weightkit_runners.process import run
+from weightkit_runners.process import limit_threads
 from weightkit_runners.templates import write_template
 
 SNAPSHOT = Path("fixtures/best_snapshot.pt")
 STEPS = 6
-LEARNER_UPDATES = 120
+LEARNER_UPDATES = 100
 LEAST_VERSIONS = 4
 LEARNER_START_TIMEOUT_S = 90.0
 ACTOR_TIMEOUT_S = 180.0
@@ -54,6 +55,8 @@ def command(snapshot: str, out: str, episodes: int) -> None:
         old.unlink()
     config_path = write_template("demo_arm", folder / "train_config.json", pretrained=snapshot, force=True)
     config = read_run_config(config_path, [f"output_dir={json.dumps(str(folder))}"])
+    limit_threads(config.torch_threads or 1)
+    make_run_env(config).close()  # a machine that cannot draw should say so now, not after three parts
     started = time.monotonic()
     show_snapshot(snapshot)
     policy_dir = show_plan(snapshot, config_path, folder)
@@ -226,13 +229,15 @@ def show_training(config_path: Path, folder: Path, learner: Child, address: str)
     from weightkit.reporting.text import table
 
     lines: list[list[object]] = [["version", "learner step", "learner's digest", "actor's digest", "equal"]]
-    for counter, row in sent.items():
+    shown = list(sent)[:4] + list(sent)[max(4, len(sent) - 4) :]
+    for counter, row in ((c, sent[c]) for c in shown):
         theirs = got.get(counter)
         same = "-" if theirs is None else "yes" if theirs["root"] == row["root"] else "NO"
         actor_root = "superseded" if theirs is None else theirs["root"][:16]
         lines.append([f"v{counter}", row["learner_step"], row["root"][:16], actor_root, same])
     click.echo("\n".join(table(lines, right=(1,))))
     equal = [c for c, row in got.items() if c in sent and row["root"] == sent[c]["root"]]
+    click.echo(f"{len(sent)} versions pushed, {len(got)} taken by the actor, {len(equal)} with equal digests")
     if len(equal) < LEAST_VERSIONS or len(equal) < len(got):
         raise DemoFailed(f"{len(equal)} of {len(got)} versions arrived with equal digests, expected {LEAST_VERSIONS}")
 
@@ -305,7 +310,7 @@ def main() -> None:
     """Run the demo and exit."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("the demo runs in a process of its own")
-    run(command, f"{Path(sys.executable).name} -m weightkit_runners.demo")
+    run_command(command, f"{Path(sys.executable).name} -m weightkit_runners.demo")
 
 
 if __name__ == "__main__":

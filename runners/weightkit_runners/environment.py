@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,8 @@ def make_run_env(config: RunConfig) -> RunEnv:
     }
     rename = {(f"{IMAGE_KEY}.{DEFAULT_CAMERA}" if key == IMAGE_KEY else key): key for key in features}
     cameras = tuple(key.removeprefix(f"{IMAGE_KEY}.") for key in rename if is_image_key(key))
+    if ":" in config.env.name and "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         env = make_env(
             config.env.name,
@@ -75,8 +78,12 @@ def make_run_env(config: RunConfig) -> RunEnv:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{config.path} @ $.env.name: {config.env.name!r} needs {error.name}, which is not installed",
-            hint=f"pip install {error.name}, or pip install 'weightkit[arm]'",
+            f"{config.path} @ $.env.name: {config.env.name!r} needs {error.name}, which cannot be imported",
+            hint=(
+                "your own environment is looked for in the current folder and in what is installed"
+                if ":" in config.env.name
+                else "pip install 'weightkit[arm]'"
+            ),
         ) from None
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{config.path} @ $.env: {error}") from None

@@ -220,7 +220,7 @@ class ExperienceSender:
             try:
                 self._stream()
             except TransportError as error:
-                if error.message != self._trouble:
+                if error.message != self._trouble and not self._stopping:
                     logger.info("%s", error.message)
                 self._trouble = error.message
             pause_until = time.monotonic() + self._backoff.next_s()

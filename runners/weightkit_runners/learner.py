@@ -13,16 +13,26 @@ import click
 import numpy as np
 
 from weightkit.cli import options
+from weightkit.cli.main import run_command
 from weightkit.core.group import Group
 from weightkit.core.version import WeightVersion
 from weightkit.errors import PlanError
 from weightkit_runners.checkpoints import save_policy
 from weightkit_runners.config import RunConfig, read_run_config
-from weightkit_runners.process import append_json, log, log_findings, log_report, run, start_logging, stop_on_sigterm
-from weightkit_runners.replay import ReplayBuffer
+from weightkit_runners.process import (
+    append_json,
+    limit_threads,
+    log,
+    log_findings,
+    log_report,
+    start_logging,
+    stop_on_sigterm,
+)
+from weightkit_runners.replay import ReplayBuffer, check_transition, transition_specs
 
 LOUD_START_STDDEV = 0.3
 DRAIN_TIMEOUT_S = 5.0
+LEAST_WAIT_S = 0.05
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,6 +60,7 @@ def command(
     start_logging()
     stop = stop_on_sigterm()
     config = read_run_config(config_path, set_values)
+    limit_threads(config.torch_threads, leave=1)
     log_findings(config, "LEARNER")
     policy = prepare_policy(config, pretrained, adapt=adapt, drop=drop, allow_missing=allow_missing)
     with Learner(config, policy, bind=bind or config.link.address, insecure=insecure) as learner:
@@ -118,6 +129,8 @@ class Learner:
         self.policy = policy
         self.replay = ReplayBuffer(config.online_buffer_capacity)
         self.learner_step = 0
+        self.refused = 0
+        self._transition_specs = transition_specs(config)
         self.update = make_update(policy, config)
         self._clock = clock
         self._random = np.random.default_rng(config.seed)
@@ -151,7 +164,7 @@ class Learner:
         said_waiting = False
         while not stop.is_set() and self.learner_step < config.online_steps:
             ready = len(self.replay) >= config.online_step_before_learning
-            self.drain(wait_s=0.0 if ready else config.link.queue_get_timeout_s)
+            self.drain(wait_s=0.0 if ready else max(config.link.queue_get_timeout_s, LEAST_WAIT_S))
             if not ready:
                 if not said_waiting:
                     log.info(
@@ -171,7 +184,12 @@ class Learner:
         self._await_actors()
         if config.save_checkpoint and self.learner_step:
             self.save()
-        log.info("[LEARNER] Done after %d updates on %d transitions.", self.learner_step, self.replay.added)
+        log.info(
+            "[LEARNER] Done after %d updates on %d transitions (%d refused).",
+            self.learner_step,
+            self.replay.added,
+            self.refused,
+        )
 
     def step(self) -> dict[str, float]:
         """One update: ``utd_ratio`` batches from the replay buffer."""
@@ -210,7 +228,18 @@ class Learner:
         return path
 
     def _accept(self, batch: Any) -> None:
-        """Take a batch from the stream; waits while the learner is busy, which holds that actor back."""
+        """Take a batch from the stream; waits while the learner is busy, which holds that actor back.
+
+        Transitions that are not this run's are refused and counted: one actor with another configuration must not end
+        the training of the others.
+        """
+        try:
+            for transition in batch.transitions:
+                check_transition(transition, self._transition_specs)
+        except ValueError as error:
+            self.refused += len(batch.transitions)
+            log.warning("[LEARNER] Refused %d transitions of %s: %s", len(batch.transitions), batch.actor_id, error)
+            return
         while not self._closing.is_set():
             try:
                 self._incoming.put(batch, timeout=0.2)
@@ -249,7 +278,7 @@ class Learner:
 
 def main() -> None:
     """Run ``weightkit-learner`` and exit."""
-    run(command, "weightkit-learner")
+    run_command(command, "weightkit-learner")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from weightkit.architectures.drqv2.config import IMAGE_KEY, STATE_KEY, is_image_key
+
+if TYPE_CHECKING:
+    from weightkit_runners.config import RunConfig
 
 Transition = Mapping[str, NDArray[Any]]
 
 ACTION, REWARD, TERMINATED = "action", "reward", "terminated"
 NEXT = "next."
 """A transition is flat: observation keys, the same keys behind ``next.``, action (A,), reward (), terminated ()."""
+
+
+Specs = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Key -> dtype and shape of one transition's entry."""
+
+
+def transition_specs(config: RunConfig) -> Specs:
+    """What a transition of the run looks like: its observations, stacked, those after it, action, reward, terminated."""
+    net = config.net
+    keys = config.env.features or [*(f"{IMAGE_KEY}.{camera}" for camera in net.cameras), STATE_KEY]
+    image = (net.frame_stack * net.image_channels, net.image_height, net.image_width)
+    specs: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        ACTION: (np.dtype(np.float32), (net.action_dim,)),
+        REWARD: (np.dtype(np.float32), ()),
+        TERMINATED: (np.dtype(np.bool_), ()),
+    }
+    for key in keys:
+        one = (
+            (np.dtype(np.uint8), image)
+            if is_image_key(key)
+            else (np.dtype(np.float32), (net.frame_stack * net.state_dim,))
+        )
+        if one[1] != (0,):
+            specs[key] = specs[NEXT + key] = one
+    return specs
+
+
+def check_transition(transition: Transition, specs: Specs) -> None:
+    """Raise ValueError, naming the entry, for a transition with other keys, shapes or dtypes than ``specs``."""
+    if set(transition) != set(specs):
+        odd = sorted(set(transition) ^ set(specs))
+        raise ValueError(f"other entries than expected: {', '.join(odd)}")
+    for key, (dtype, shape) in specs.items():
+        value = np.asarray(transition[key])
+        if value.shape != shape or value.dtype != dtype:
+            raise ValueError(f"{key}: expected {dtype}{list(shape)}, found {value.dtype}{list(value.shape)}")
 
 
 class ReplayBuffer:
@@ -32,11 +73,6 @@ class ReplayBuffer:
 
     def __len__(self) -> int:
         return self._size
-
-    @property
-    def transition_bytes(self) -> int:
-        """Bytes of one transition; 0 before the first."""
-        return sum(column[:1].nbytes for column in self._columns.values())
 
     def add(self, transitions: Sequence[Transition]) -> None:
         """Put transitions in, the oldest out. Raises ValueError for one that is not like the others."""
@@ -61,15 +97,7 @@ class ReplayBuffer:
             self._columns = {
                 key: np.empty((0, *np.shape(value)), np.asarray(value).dtype) for key, value in transition.items()
             }
-        if set(transition) != set(self._columns):
-            odd = sorted(set(transition) ^ set(self._columns))
-            raise ValueError(f"a transition has other keys than the first: {', '.join(odd)}")
-        for key, column in self._columns.items():
-            value = np.asarray(transition[key])
-            if value.shape != column.shape[1:] or value.dtype != column.dtype:
-                raise ValueError(
-                    f"{key}: expected {column.dtype}{list(column.shape[1:])}, found {value.dtype}{list(value.shape)}"
-                )
+        check_transition(transition, {key: (col.dtype, col.shape[1:]) for key, col in self._columns.items()})
 
     def _grow(self) -> None:
         have = len(next(iter(self._columns.values())))

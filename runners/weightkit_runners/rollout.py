@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.cli import options
+from weightkit.cli.main import run_command
 from weightkit.errors import PlanError, UsageError
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episode, successes
-from weightkit_runners.process import log, log_findings, run, start_logging
+from weightkit_runners.process import limit_threads, log, log_findings, start_logging
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +47,7 @@ def command(
         raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json")
     start_logging()
     config = read_run_config(config_path, set_values)
+    limit_threads(config.torch_threads or 1)
     log_findings(config, "ROLLOUT")
     first = config.seed if seed is None else seed
     frames: list[NDArray[Any]] = []
@@ -141,7 +143,7 @@ def write_gif(path: Path, frames: list[NDArray[Any]]) -> None:
 
 def main() -> None:
     """Run ``weightkit-rollout`` and exit."""
-    run(command, "weightkit-rollout")
+    run_command(command, "weightkit-rollout")
 
 
 if __name__ == "__main__":

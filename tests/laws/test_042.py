@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_kwargs, drqv2_observations, drqv2_policy
 
+from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_kwargs, drqv2_observations, drqv2_policy
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.engine import coverage

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from robobase_files import hidden_names, robobase_spec, robobase_table, second_name
 from strategies import drqv2_configs, state_specs
 from weightkit.architectures.drqv2 import ARCHITECTURE
@@ -30,10 +31,10 @@ Planner = Callable[..., Plan]
 def assert_accounts_once(plan: Plan, source: StateSpec, target: StateSpec) -> None:
     """The law, written down a second time and not from the planner: two partitions, reasons, no name in both."""
     used = Counter([step.source for step in plan.steps])
-    used.update(plan.dropped)
-    used.update(plan.second_names)
+    used.update(list(plan.dropped))
+    used.update(list(plan.second_names))
     made = Counter([step.target for step in plan.steps])
-    made.update(plan.left_out)
+    made.update(list(plan.left_out))
     assert used == Counter(list(source))
     assert made == Counter(list(target))
     assert all(plan.dropped.values())
@@ -86,14 +87,18 @@ def damaged(draw: st.DrawFn) -> tuple[StateSpec, Any, Choices]:
     tensors = {name: found for name, found in whole.tensors.items() if name not in gone}
     for name in draw(some):
         extra = draw(
-            st.sampled_from((f"{name}.copy", f"module.{name}", name.replace(".0.", ".00."), name.replace("qs.1", "qs.7")))
+            st.sampled_from(
+                (f"{name}.copy", f"module.{name}", name.replace(".0.", ".00."), name.replace("qs.1", "qs.7"))
+            )
         )
         tensors[extra] = whole[name]
     if draw(st.booleans()):
         for name in draw(some):
             if name in tensors and not name.endswith("hidden_state") and name not in whole.aliases.values():
                 tensors[name] = spec("float32", *whole[name].shape, 1)
-    aliases = {a: f for a, f in whole.aliases.items() if tensors.get(a) is not None and tensors.get(a) == tensors.get(f)}
+    aliases = {
+        a: f for a, f in whole.aliases.items() if tensors.get(a) is not None and tensors.get(a) == tensors.get(f)
+    }
     source = StateSpec(tensors, aliases)
     firsts = [n for n in source if second_name(n) is None and not n.startswith("actor_model.")]
     drop = tuple(draw(st.lists(st.sampled_from(firsts), max_size=2, unique=True)))
@@ -110,10 +115,11 @@ def test_planning_succeeds_exactly_where_both_partitions_hold(case: tuple[StateS
     target = ARCHITECTURE.target(config)
     try:
         plan = make_plan(source, target, MAPPING, choices)
-    except PlanError as error:
+    except PlanError as refused:
+        report = refused.report
         assert not holds(source, config, choices)
-        assert error.report.errors()
-        assert error.report.exit_code == 1
+        assert report.errors()
+        assert report.exit_code == 1
         return
     assert holds(source, config, choices)
     assert_accounts_once(plan, source, target.state)

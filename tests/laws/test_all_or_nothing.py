@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
 
+from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
 from weightkit.core.version import WeightVersion
 from weightkit.errors import Disconnected
 from weightkit.sync import publisher, subscriber

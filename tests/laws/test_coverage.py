@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SMALL_DRQV2, drqv2_groups, drqv2_kwargs, drqv2_policy
 
+from strategies import SMALL_DRQV2, drqv2_groups, drqv2_kwargs, drqv2_policy
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.tensor import StateSpec, TensorSpec

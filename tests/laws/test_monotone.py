@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
 
+from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
 from weightkit.arena import Arena
 from weightkit.core.version import WeightVersion
 from weightkit.digest import root_digest

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from weightkit.core.dtype import DTYPES, dtype_named
 from weightkit.core.plan import OP_CLASSES
 from weightkit.core.rule import StackedAxis
@@ -207,15 +208,14 @@ def test_the_newest_frame_is_the_last_one(name: str) -> None:
     st.integers(1, 4),
     st.integers(0, 1),
 )
-def test_an_adapter_gives_an_op_that_reaches_the_target_or_says_why_not(
+def test_an_adapter_gives_an_op_that_reaches_the_target_or_refuses(
     form: str, per_frame: int, have: int, frames: int, extra: int
 ) -> None:
     kind, _, choice = form.partition(":")
     source, target = spec("float32", 2, per_frame * have + extra, 3), spec("float32", 2, per_frame * frames, 3)
     try:
         op = ADAPTERS[kind](source, target, StackedAxis(1, frames), choice)
-    except ValueError as reason:
-        assert str(reason)
+    except ValueError:
         return
     assert op.infer(source) == target
     assert_honest(op, any_array(source, 0, tame=True))

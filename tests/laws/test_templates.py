@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from strategies import NAME_PARTS, bindings, template_pairs
 from weightkit.core import names
 from weightkit.core.names import parse_template, same_variables

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weightkit_runners.children import Child
 from weightkit_runners.templates import read_template
 
@@ -38,7 +39,7 @@ def config(tmp_path: Path) -> Path:
     policy["actor_learner_config"].update(
         policy_parameters_push_frequency=0, queue_get_timeout=0.2, first_weights_timeout=60
     )
-    env.update(name="synthetic", max_episode_steps=12)
+    env.update(name="synthetic", max_episode_steps=12, fps=50)
     path = tmp_path / "train_config.json"
     path.write_text(json.dumps(document))
     return path
@@ -160,7 +161,9 @@ def test_a_learner_continues_from_its_own_checkpoint(config: Path, tmp_path: Pat
     with Learner(run_config, policy, bind="127.0.0.1:0") as learner:
         saved = learner.save()
     again = prepare_policy(run_config, saved)
-    assert all(torch_equal(a, b) for a, b in zip(policy.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch_equal(a, b) for a, b in zip(policy.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     loaded = load_policy(saved)
     assert loaded.config == run_config.net
 

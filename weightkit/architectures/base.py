@@ -57,6 +57,9 @@ class Architecture(Protocol):
     def recognise(self, checkpoint: Checkpoint, settings: NameMap[str, str]) -> Recognition | None:
         """What the checkpoint is, None where it is not this architecture."""
 
+    def default_config(self) -> Any:
+        """The configuration where nobody says anything: that of the devlogs."""
+
     def settings(self) -> tuple[str, ...]:
         """The keys that ``--set`` takes."""
 

@@ -13,6 +13,8 @@ from weightkit.core.group import Group, Transfer
 from weightkit.core.jsonio import canonical_json
 from weightkit.core.tensor import StateSpec, TensorSpec
 
+ALIGNMENT = 64
+"""Tensors start at multiples of this many bytes in the payload of a push."""
 MANIFEST_SCHEMA = "weightkit.manifest.v1"
 TensorKind = Literal["parameter", "buffer", "non-persistent buffer", "attribute", "numpy attribute"]
 TENSOR_KINDS: tuple[TensorKind, ...] = (
@@ -22,6 +24,11 @@ TENSOR_KINDS: tuple[TensorKind, ...] = (
     "attribute",
     "numpy attribute",
 )
+
+
+def aligned(nbytes: int) -> int:
+    """``nbytes`` rounded up to where the next tensor of a push may start."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class SyncManifest:
             if twice:
                 raise ValueError(f"manifest: {what} {twice[0]!r} is listed twice")
         by_name = {entry.name: entry for entry in self.entries}
+        end = 0
         for entry in self.entries:
             if entry.group not in groups:
                 raise ValueError(f"manifest: {entry.name!r} is in group {entry.group!r}, which is not declared")
@@ -85,6 +93,16 @@ class SyncManifest:
                         f"manifest: {entry.name!r} and {entry.alias_of!r} are one tensor, but their groups "
                         f"{entry.group!r} and {first.group!r} transfer differently"
                     )
+
+            travels = self.transfer_of(entry.group) is Transfer.SEND and entry.alias_of is None
+            if travels != (entry.offset is not None):
+                raise ValueError(
+                    f"manifest: {entry.name!r} {'travels' if travels else 'does not travel'}, its offset is {entry.offset}"
+                )
+            if entry.offset is not None:
+                if entry.offset != end:
+                    raise ValueError(f"manifest: {entry.name!r} must stand at offset {end}, found {entry.offset}")
+                end += aligned(entry.spec.nbytes)
 
     def transfer_of(self, group: str) -> Transfer:
         """The transfer of the group called ``group``."""

@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "WK210": "two rules match one name",
     "WK211": "tensors that should be equal are not",
     "WK212": "outputs differ between source and target",
+    "WK213": "the source is in the target layout already",
     "WK301": "act() reads a tensor that nobody sends",
     "WK302": "a tensor of a module that act() uses was not read on the probes",
     "WK303": "the two sides disagree on a tensor's shape or dtype",
@@ -49,6 +50,7 @@ CODES: dict[str, str] = {
     "WK401": "a configuration key is known but has no effect here",
     "WK402": "a configuration key is unknown",
     "WK403": "a configuration value has the wrong type or contradicts another",
+    "WK404": "the architecture's default configuration was used",
     "WK900": "the request could not be carried out",
 }
 

@@ -10,6 +10,8 @@ from weightkit.engine.matching import first_glob, first_spelling, is_glob, match
 from weightkit.errors import PlanError, UsageError
 from weightkit.shape_ops import ADAPTER_FORMS, ADAPTERS, as_call
 
+_SAME_OR_DROP = "give the target the source's configuration (--config_path, --set), or leave it out: --drop PATTERN"
+
 
 def make_plan(source: StateSpec, target: ConversionTarget, mapping: Mapping, choices: Choices | None = None) -> Plan:
     """What happens to every tensor of ``source`` so that ``target`` comes out whole.
@@ -42,20 +44,16 @@ def make_plan(source: StateSpec, target: ConversionTarget, mapping: Mapping, cho
                 )
             )
         elif not hits:
-            hint = f"no rule of mapping {mapping.name!r} knows it: leave it out on purpose with --drop {name!r}"
-            findings.append(_error("WK201", name, f"{source[name]} has no place in layout {target.layout!r}", hint))
+            message = f"no rule of mapping {mapping.name!r} knows this source tensor"
+            findings.append(_error("WK201", name, message, "leave it out on purpose: --drop PATTERN"))
         elif hits[0].rule.fate is Fate.DROP:
             dropped[name] = hits[0].rule.why
-        elif hits[0].target is None or hits[0].target not in target.state:
-            goal = hits[0].target
-            near = nearest(goal, list(target.state)) if goal else ""
-            message = (
-                f"{source[name]} would become {goal!r}, which the target does not have{near}"
-                if goal
-                else f"{source[name]} belongs to a camera that the target does not have"
-            )
-            hint = f"give the target the same configuration, or leave it out on purpose with --drop {name!r}"
-            findings.append(_error("WK201", name, message, hint))
+        elif hits[0].target is None:
+            message = "this source tensor belongs to a camera that the target does not have"
+            findings.append(_error("WK201", name, message, _SAME_OR_DROP))
+        elif hits[0].target not in target.state:
+            message = f"this source tensor has no place in the target (rule {hits[0].rule.id!r})"
+            findings.append(_error("WK201", name, message, _SAME_OR_DROP))
         else:
             claims.setdefault(hits[0].target, []).append((name, hits[0].rule.id))
     left_out: dict[str, str] = {}
@@ -67,10 +65,10 @@ def make_plan(source: StateSpec, target: ConversionTarget, mapping: Mapping, cho
             findings.append(_error("WK203", goal, f"claimed by {len(claimed)} sources: {names}", "drop all but one"))
         elif claimed:
             name, rule = claimed[0]
-            ops = _reconcile(name, source[name], goal, wanted, target.stacked.get(goal), choices, findings)
+            ops = _reconcile(source[name], goal, wanted, target.stacked.get(goal), choices, findings)
             steps.append(Step(goal, name, rule, source[name], wanted, ops))
         else:
-            _leave_out(goal, wanted, target, choices, left_out, findings)
+            _leave_out(goal, target, choices, left_out, findings)
     _check_patterns(choices, source, target.state)
     plan = Plan(mapping.name, mapping.digest, target.layout, tuple(steps), second, dropped, left_out)
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
@@ -95,7 +93,6 @@ def assert_total(plan: Plan, source: StateSpec, target: StateSpec) -> None:
 
 def _leave_out(
     goal: str,
-    wanted: TensorSpec,
     target: ConversionTarget,
     choices: Choices,
     left_out: dict[str, str],
@@ -103,8 +100,8 @@ def _leave_out(
 ) -> None:
     glob = first_glob(goal, choices.allow_missing)
     if glob is None:
-        hint = f"choose another --config_path or --set, or leave it to fresh values with --allow-missing {goal!r}"
-        findings.append(_error("WK202", goal, f"no source tensor gives {wanted}", hint))
+        hint = "give the target the source's configuration, or go without it: --allow-missing PATTERN"
+        findings.append(_error("WK202", goal, "no source tensor gives this target tensor", hint))
     elif goal in target.acting and is_glob(glob):
         message = f"choosing an action reads it, and --allow-missing {glob!r} does not name it by itself"
         findings.append(_error("WK202", goal, message, f"if you mean it: --allow-missing {goal!r}"))
@@ -113,7 +110,6 @@ def _leave_out(
 
 
 def _reconcile(
-    name: str,
     source: TensorSpec,
     goal: str,
     wanted: TensorSpec,
@@ -126,6 +122,9 @@ def _reconcile(
     ops: list[OpCall] = []
     spec = source
     shape_error = ""
+    shaping = sorted({str(adapter) for adapter in named if adapter.kind != "cast"})
+    if len(shaping) > 1 and source.shape != wanted.shape:
+        named, shape_error = [], f"{' and '.join(shaping)} are both named for it: name one"
     for adapter in named:
         same = spec.dtype == wanted.dtype if adapter.kind == "cast" else spec.shape == wanted.shape
         if same:
@@ -144,19 +143,19 @@ def _reconcile(
             _error(
                 code,
                 goal,
-                f"{name} is {source}, the target wants {wanted}{why}",
-                _choices_for(source, goal, wanted, stacked),
+                f"the source has {source}, the target wants {wanted}{why}",
+                _choices_for(source, wanted, stacked),
             )
         )
         return ()
     for op_call in ops:
         if op_call.op_class == "LOSSY" and not choices.allow_lossy:
-            message = f"{name} {source} -> {wanted} by {op_call} loses information ({op_call.preserves})"
+            message = f"{source} -> {wanted} by {op_call} loses information ({op_call.preserves})"
             findings.append(_error("WK208", goal, message, "if you mean it: --allow-lossy"))
     return tuple(ops)
 
 
-def _choices_for(source: TensorSpec, goal: str, wanted: TensorSpec, stacked: StackedAxis | None) -> str:
+def _choices_for(source: TensorSpec, wanted: TensorSpec, stacked: StackedAxis | None) -> str:
     """Which adapters would fit, as the user would type them."""
     fitting = []
     for form in ADAPTER_FORMS:
@@ -171,11 +170,8 @@ def _choices_for(source: TensorSpec, goal: str, wanted: TensorSpec, stacked: Sta
             continue
         fitting.append(form)
     if fitting:
-        return "choose how to reconcile it: " + ", or ".join(f"--adapt {goal!r}={form}" for form in fitting)
-    return (
-        "no adapter fits: give the target the source's configuration (--config_path, --set), "
-        f"or --drop it and --allow-missing {goal!r}"
-    )
+        return "choose how to reconcile it: " + ", or ".join(f"--adapt 'PATTERN={form}'" for form in fitting)
+    return "no adapter fits: give the target the source's configuration, or --drop PATTERN and --allow-missing PATTERN"
 
 
 def _check_patterns(choices: Choices, source: StateSpec, target: StateSpec) -> None:

@@ -73,16 +73,20 @@ class _Walk:
         self.found = Walked()
         self.holders: list[_Holder] = []
         self.first_name: dict[int, _Path] = {}
-        self.keyed_by_tensor: list[tuple[_Task, object]] = []
+        self.keyed_by_tensor: list[tuple[_Task, object, frozenset[int]]] = []
+        self.active: set[int] = set()  # the containers that hold the one being walked
+        self.visited = 0
+        self.deadline = time.monotonic() + limits.wall_s
 
     def run(self, value: object) -> Walked:
         top = _Holder(self.found.metadata, None, "")
         self._drain([_Task(value, (), top, "value", 0)])
-        for task, key in self.keyed_by_tensor:  # optimizer state: by now every parameter has its name
+        for task, key, holding in self.keyed_by_tensor:  # optimizer state: by now every parameter has its name
             path = self.first_name.get(id(key))
             text = ".".join(path) if path else f"tensor {len(self.first_name)}"
             self.first_name.setdefault(id(key), (text,))
             task.path, task.key = (*task.path, text), text
+            self.active = set(holding)
             self._drain([task])
         for holder in reversed(self.holders):
             if holder.parent is None:
@@ -96,19 +100,16 @@ class _Walk:
         return self.found
 
     def _drain(self, stack: list[_Task | _Leave]) -> None:
-        active: set[int] = set()
-        visited = 0
-        deadline = time.monotonic() + self.limits.wall_s
         while stack:
             task = stack.pop()
             if isinstance(task, _Leave):
-                active.discard(task.identity)
+                self.active.discard(task.identity)
                 continue
-            visited += 1
-            if visited > self.limits.nodes:
-                raise self.limits.exceeded("nodes", where=self.where, found=f"{visited} objects in the pickle")
-            if visited % 8192 == 0 and time.monotonic() > deadline:
-                raise self.limits.exceeded("wall_s", where=self.where, found=f"{visited} objects took too long")
+            self.visited += 1
+            if self.visited > self.limits.nodes:
+                raise self.limits.exceeded("nodes", where=self.where, found=f"{self.visited} objects in the pickle")
+            if self.visited % 8192 == 0 and time.monotonic() > self.deadline:
+                raise self.limits.exceeded("wall_s", where=self.where, found=f"{self.visited} objects took too long")
             node = _unwrapped(task.node)
             if is_tensor_call(node):
                 self._tensor(node, task)
@@ -118,7 +119,7 @@ class _Walk:
                 self._set(task, leaf_value(node))
                 task.holder.kept += 1
                 continue
-            if id(node) in active:
+            if id(node) in self.active:
                 self._set(task, "<itself>")
                 continue
             if len(task.path) > self.limits.depth:
@@ -126,7 +127,7 @@ class _Walk:
                     "depth", where=self.where, found=f"{len(task.path)} containers in each other"
                 )
             if node:
-                active.add(id(node))
+                self.active.add(id(node))
                 stack.append(_Leave(id(node)))
             self._enter(task, children, stack)
 
@@ -144,7 +145,7 @@ class _Walk:
         for index, (key, value) in enumerate(children.items):
             if is_tensor_call(key):
                 inner = _Task(value, task.path, holder, "", task.length)
-                self.keyed_by_tensor.append((inner, key))
+                self.keyed_by_tensor.append((inner, key, frozenset(self.active)))
                 continue
             text = key_text(key)
             text = f"<key {index}>" if text is None else text

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
                 stride = 2 if index < num_downsample_convs else 1
                 layers += [nn.Conv2d(width, channels, 3, stride=stride), nn.ReLU()]
                 width = channels
-            self.add_module(camera, nn.Sequential(*layers))
+            self._modules[camera] = nn.Sequential(*layers)  # add_module refuses names such as 'type' or 'half'
 
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
         features = [self._modules[camera](images[camera] - 0.5) for camera in self.cameras]  # type: ignore[misc]

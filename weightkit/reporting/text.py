@@ -64,7 +64,7 @@ def findings_text(report: Report, *, least: Severity = Severity.INFO) -> list[st
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in sorted(report.findings, key=lambda f: weight[f.severity]):
         if weight[finding.severity] <= weight[least]:
-            groups.setdefault((finding.code, finding.message, _common(finding)), []).append(finding)
+            groups.setdefault((finding.code, finding.message, finding.hint), []).append(finding)
     lines: list[str] = []
     for (code, message, hint), same in groups.items():
         mark = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}[same[0].severity]
@@ -74,8 +74,3 @@ def findings_text(report: Report, *, least: Severity = Severity.INFO) -> list[st
         if hint:
             lines.append(f"       hint: {printable(hint)}")
     return lines
-
-
-def _common(finding: Finding) -> str:
-    """The finding's hint with its own subject taken out, so that the hints of folded findings read alike."""
-    return finding.hint

@@ -62,11 +62,13 @@ class Cast:
         import numpy as np
 
         after = dtype_named(self.after)
+        if array.dtype.kind == "c" and after.kind != "complex":
+            raise ValueError("complex values have no place in a real dtype")
         with np.errstate(over="ignore", invalid="ignore"):
             result = array.astype(numpy_dtype(after))
         if after.kind == "float" and bool(np.any(np.isfinite(array) & ~np.isfinite(result))):
             raise ValueError(f"a value does not fit into {self.after}: it would become infinite")
-        if after.kind in {"int", "uint"} and not bool(np.all(result.astype(array.dtype) == array)):
+        if after.kind in {"int", "uint", "bool"} and not bool(np.all(result.astype(array.dtype) == array)):
             raise ValueError(f"a value does not fit into {self.after}")
         return result
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from weightkit.core.group import Group, Transfer
-from weightkit.core.manifest import ManifestEntry, SyncManifest, TensorKind
+from weightkit.core.manifest import ManifestEntry, SyncManifest, TensorKind, aligned
 from weightkit.core.tensor import StateSpec
 from weightkit.errors import SyncError, UsageError
-from weightkit.torch_state import canonical_name, spec_of
+from weightkit.torch_state import canonical_name, spec_of, storage_identity
 
-ALIGNMENT = 64
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _STRENGTH = {Transfer.HOLD: 0, Transfer.PIN: 1, Transfer.SEND: 2}
 
@@ -47,7 +46,7 @@ def inventory(policy: nn.Module) -> tuple[Item, ...]:
     for prefix, module in policy.named_modules(remove_duplicate=False):
         for local, tensor, kind in _own_tensors(module, registered):
             name = canonical_name(f"{prefix}.{local}" if prefix else local)
-            identity = _identity(tensor)
+            identity = storage_identity(tensor)
             leader = first.setdefault(identity, name)
             if name in items:
                 if leader not in (name, items[name].alias_of):
@@ -84,12 +83,6 @@ def _attribute(name: str, value: object, registered: set[int]) -> Iterator[tuple
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _attribute(f"{name}.{index}", item, registered)
-
-
-def _identity(tensor: Tensor) -> tuple[object, ...]:
-    if tensor.numel() == 0 or tensor.is_meta:
-        return (id(tensor),)
-    return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 def state_of(items: Iterable[Item]) -> StateSpec:
@@ -172,7 +165,7 @@ def _entries(
         entry = ManifestEntry(item.name, group, item.kind, spec, alias_of=item.alias_of, frozen=item.frozen)
         if declared[group].transfer is Transfer.SEND and item.alias_of is None:
             entry = replace(entry, offset=offset)
-            offset += -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
+            offset += aligned(spec.nbytes)
         entries.append(entry)
     return tuple(entries)
 

@@ -343,7 +343,7 @@ class Subscriber:
 
     def _trouble(self, message: str) -> None:
         with self._changed:
-            if message != self._last_trouble:
+            if message != self._last_trouble and not self._stopping.is_set():
                 logger.info("%s", message)
             self._last_trouble = message
 

@@ -50,16 +50,24 @@ def configured(
     config_path: str | Path | None, arch: str | None, settings: Mapping[str, str]
 ) -> tuple[Architecture, Any]:
     """Architecture and configuration for a verb that needs no checkpoint. Raises UsageError that says what to type."""
-    if config_path is None and Path(DEFAULT_CONFIG).is_file():
+    if config_path is None and arch is None and Path(DEFAULT_CONFIG).is_file():
         config_path = DEFAULT_CONFIG
-    if config_path is None:
+    if config_path is not None:
+        root = read_train_config(config_path)
+        architecture = architecture_of_config(root)
+        if arch is not None and arch != architecture.name:
+            raise ConfigError(
+                f"{root.origin} @ $.policy.type: expected {arch!r} for --arch, found {architecture.name!r}"
+            )
+        config = architecture.config_from_train_config(root)
+    elif arch is not None:
+        architecture = architecture_named(arch)
+        config = architecture.default_config()
+    else:
         raise UsageError(
             f"there is no {DEFAULT_CONFIG} here, so it is not known which net is meant",
-            hint="give --config_path outputs/hilserl_drqv2/train_config.json",
+            hint="give --config_path outputs/hilserl_drqv2/train_config.json, or --arch drqv2",
         )
-    root = read_train_config(config_path)
-    architecture = architecture_of_config(root) if arch is None else architecture_named(arch)
-    config = architecture.config_from_train_config(root)
     return architecture, architecture.configure(config, settings) if settings else config
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from weightkit.architectures import recognise
 from weightkit.errors import FormatError
-from weightkit.verbs.convert import Conversion, plan_conversion
+from weightkit.formats import open_checkpoint
+from weightkit.verbs.convert import plan_conversion
 
 if TYPE_CHECKING:
     from weightkit.nets.drqv2 import DrQV2Policy
+
+CRITICS = ("critic.", "critic_target.")
+"""Where the critics' tensors start, in every layout: a file without any of them holds the acting path only."""
 
 
 def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
@@ -19,8 +24,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
     holds no critic), ``cameras``, ``config``. Raises FormatError for a file that is of no known policy or lacks
     a tensor on the acting path, PlanError where a tensor is not accounted for.
     """
-    from weightkit.architectures import recognise
-    from weightkit.formats import open_checkpoint
+    from weightkit.torch_state import load_state
 
     checkpoint = open_checkpoint(Path(path))
     recognition = recognise(checkpoint)
@@ -29,27 +33,11 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
             f"{path}: no policy is recognised in its {len(checkpoint.state)} tensors",
             hint="convert it first: weightkit convert SRC --to LAYOUT",
         )
-    from weightkit.architectures import architecture_named
-
-    critics = [name for name in checkpoint.state if name.startswith(("critic.", "critic_target."))]
-    missing = ["critic.*", "critic_target.*"] if not critics else []
-    conversion = plan_conversion(path, to=architecture_named(recognition.architecture).name, allow_missing=missing)
-    policy: DrQV2Policy = policy_from(conversion, device=device)
-    return policy
-
-
-def policy_from(conversion: Conversion, *, device: str = "cpu") -> Any:
-    """The net of a planned conversion with its weights; without critics where the file has none."""
-    from weightkit.torch_state import load_state
-
+    has_critic = any(name.startswith(CRITICS) for name in checkpoint.state)
+    conversion = plan_conversion(
+        path, to=recognition.architecture, allow_missing=() if has_critic else [f"{critic}*" for critic in CRITICS]
+    )
     assert conversion.architecture is not None
-    plan = conversion.plan
-    group_of = conversion.architecture.group_of
-    complete = {group_of(step.target) for step in plan.steps} - {group_of(name) for name in plan.left_out}
-    if plan.left_out and any(name in conversion.target.acting for name in plan.left_out):
-        gone = sorted(set(plan.left_out) & conversion.target.acting)
-        raise FormatError(f"{conversion.source.path}: {gone[0]} is missing, and choosing an action reads it")
-    policy = conversion.architecture.build(conversion.config, with_critic={"critic", "critic_target"} <= complete)
-    own = conversion.target.state.only(name for name in dict(policy.state_dict()))
-    load_state(policy, {name: array for name, array in conversion.arrays() if name in own})
+    policy: DrQV2Policy = conversion.architecture.build(conversion.config, with_critic=has_critic)
+    load_state(policy, dict(conversion.arrays()))
     return policy.to(device).eval()

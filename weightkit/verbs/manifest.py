@@ -34,5 +34,8 @@ def write_manifest(
     if report.ok:
         write_atomically(Path(out), write, force=force)
     return Report(
-        "manifest", report.findings, {**report.facts, "out": str(out) if report.ok else None}, report.exit_code
+        "manifest",
+        (*report.findings, *target.findings),
+        {**report.facts, "out": str(out) if report.ok else None},
+        report.exit_code,
     )

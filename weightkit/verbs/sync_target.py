@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weightkit.core.group import Group
 from weightkit.core.jsonio import parse_json
 from weightkit.core.manifest import SyncManifest
+from weightkit.core.report import Finding, Severity
 from weightkit.errors import ConfigError, FormatError, UsageError
 from weightkit.formats import open_checkpoint
 from weightkit.verbs.configure import configured
@@ -30,6 +31,7 @@ class SyncTarget:
     probes: list[Mapping[str, Any]]
     groups: tuple[Group, ...]
     config: Any = None
+    findings: tuple[Finding, ...] = ()
 
     def default_manifest(self) -> SyncManifest:
         """The architecture's groups; for a user's policy the top-level modules, sent where ``act()`` reads them."""
@@ -69,7 +71,13 @@ def sync_target(
     architecture, config = configured(config_path, arch, settings)
     found = read_probes(probes) if probes is not None else architecture.probes(config)
     net = architecture.build(config).eval()
-    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups, config)
+    findings: tuple[Finding, ...] = ()
+    if config_path is None and arch is not None:
+        message = f"no --config_path was given: this is {arch}'s default configuration" + (
+            f" with {', '.join(settings)} set" if settings else ""
+        )
+        findings = (Finding("WK404", Severity.INFO, arch, message, "give --config_path train_config.json"),)
+    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups, config, findings)
 
 
 def _act(policy: Any, observation: Any) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from weightkit.core.group import Group, Transfer
-from weightkit.core.manifest import ManifestEntry, SyncManifest
+from weightkit.core.manifest import ManifestEntry, SyncManifest, aligned
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.errors import UsageError
 from weightkit.formats import open_checkpoint
@@ -45,7 +46,19 @@ def verify_sync(
         findings = (Finding("WK307", Severity.INFO, target.name, message, hint),)
     report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
     facts = {**report.facts, "against": against, "probes": len(target.probes), "policy": target.name}
-    return Report("verify-sync", (*report.findings, *findings), facts, report.exit_code)
+    seen = report.findings if payload is None else tuple(map(_about_a_push, report.findings))
+    return Report("verify-sync", (*seen, *findings, *target.findings), facts, report.exit_code)
+
+
+def _about_a_push(finding: Finding) -> Finding:
+    """The finding in the words of who saved a push: there is no manifest that could be changed."""
+    if finding.code != "WK301":
+        return finding
+    return replace(
+        finding,
+        message="read by act(), but not in the push: the actor would keep its own initial values",
+        hint="push it too: every tensor that act() reads must be in the dict of state_dicts",
+    )
 
 
 def _from_payload(path: str | Path, own: SyncManifest) -> SyncManifest:
@@ -60,10 +73,10 @@ def _from_payload(path: str | Path, own: SyncManifest) -> SyncManifest:
     offset = 0
     for name, spec in specs.items():
         entries.append(ManifestEntry(name, "sent", "parameter", spec, offset))
-        offset += spec.nbytes
+        offset += aligned(spec.nbytes)
     for entry in own.entries:
         if entry.name not in specs:
-            entries.append(ManifestEntry(entry.name, f"{entry.group}, not sent", entry.kind, entry.spec))
+            entries.append(ManifestEntry(entry.name, f"{entry.group}, not in the push", entry.kind, entry.spec))
     held = sorted({entry.group for entry in entries if entry.group != "sent"})
     return SyncManifest(
         own.architecture,

@@ -33,7 +33,7 @@ _MAX_EGL_DEVICES = 32
 _MAX_GEOMS = 64
 
 
-class RenderingUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
+class RenderingUnavailable(RuntimeError):
     """Nothing on this machine can draw; the one sentence of the message names what to install or to set."""
 
 

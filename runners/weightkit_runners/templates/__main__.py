@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from weightkit_runners.process import run
+from weightkit.cli.main import run_command
 from weightkit_runners.templates import TEMPLATES, write_template
 
 
@@ -26,4 +26,4 @@ def command(name: str, out: str | None, pretrained: str | None, keep: bool, forc
 
 
 if __name__ == "__main__":
-    run(command, "python -m weightkit_runners.templates")
+    run_command(command, "python -m weightkit_runners.templates")

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from unit.formats.pickles import TENSOR, archive, dict_with, save, text
 
+from unit.formats.pickles import TENSOR, archive, dict_with, save, text
 from weightkit.errors import CorruptFile, FormatError, LimitExceeded, UnsafeContent
 from weightkit.formats import Limits, open_checkpoint
 from weightkit.formats._pickle_vm import unpickle

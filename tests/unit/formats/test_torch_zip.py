@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from unit.formats.pickles import dict_with, save, tensor
 
+from unit.formats.pickles import dict_with, save, tensor
 from weightkit.errors import CorruptFile, LimitExceeded
 from weightkit.formats import Limits, open_checkpoint
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from locations import SHARED, needs_shared
 from weightkit.errors import ConfigError, UsageError
 from weightkit_runners.config import check_config, read_run_config

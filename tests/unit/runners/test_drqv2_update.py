@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from weightkit.nets.drqv2 import DrQV2Policy
 from weightkit_runners.config import Exploration, UpdateConfig
 from weightkit_runners.schedules import Linear, parse_schedule

@@ -12,6 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from weightkit.core.version import WeightVersion
+from weightkit.errors import TransportTimeout, UsageError
+from weightkit.transports import serve
+from weightkit.transports.base import Backoff, Hello, Reject, Status, Welcome
 from weightkit_runners.experience import (
     ExperienceBatch,
     ExperienceCounts,
@@ -21,11 +26,6 @@ from weightkit_runners.experience import (
     encode_transitions,
 )
 from weightkit_runners.wire.v1 import experience_pb2 as pb
-
-from weightkit.core.version import WeightVersion
-from weightkit.errors import TransportTimeout, UsageError
-from weightkit.transports import serve
-from weightkit.transports.base import Backoff, Hello, Reject, Status, Welcome
 
 VERSION = WeightVersion("run", 3, 40)
 

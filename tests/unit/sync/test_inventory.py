@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from strategies import SMALL_DRQV2, drqv2_groups, drqv2_policy
 from torch import nn
 
+from strategies import SMALL_DRQV2, drqv2_groups, drqv2_policy
 from weightkit.arena import Arena
 from weightkit.core.group import Transfer
 from weightkit.core.jsonio import parse_json

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
 from torch import nn
 
+from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
 from weightkit.errors import (
     AddressInUse,
     IncompleteUpdate,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from strategies import SMALL_DRQV2, act, drqv2_observations, drqv2_policy
 from torch import nn
 
+from strategies import SMALL_DRQV2, act, drqv2_observations, drqv2_policy
 from weightkit.errors import NeedsNotMet, UncoveredRead, UsageError
 from weightkit.sync.inventory import inventory, make_manifest
 from weightkit.sync.proof import coverage_report, prove_coverage

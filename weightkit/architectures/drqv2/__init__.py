@@ -36,6 +36,17 @@ class DrQV2:
     def recognise(self, checkpoint: Checkpoint, settings: NameMap[str, str]) -> Recognition | None:
         return recognise_native(checkpoint) or recognise_robobase(checkpoint, settings)
 
+    def default_config(self) -> DrQV2Config:
+        return DrQV2Config(
+            cameras=("front",),
+            image_channels=3,
+            image_height=84,
+            image_width=84,
+            frame_stack=3,
+            state_dim=18,
+            action_dim=4,
+        )
+
     def settings(self) -> tuple[str, ...]:
         return SETTINGS
 

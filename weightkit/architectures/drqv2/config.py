@@ -12,20 +12,6 @@ from weightkit.errors import ConfigError, UsageError
 IMAGE_KEY = "observation.images"
 STATE_KEY = "observation.state"
 _CAMERA = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_RESERVED = {
-    "cameras",
-    "training",
-    "forward",
-    "train",
-    "eval",
-    "to",
-    "type",
-    "float",
-    "half",
-    "double",
-    "cpu",
-    "cuda",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +40,8 @@ class DrQV2Config:
         if not self.cameras:
             raise ValueError("cameras: DrQ-v2 needs at least one camera")
         for camera in self.cameras:
-            if not _CAMERA.fullmatch(camera) or camera in _RESERVED:
-                raise ValueError(
-                    f"cameras: {camera!r} cannot name a camera: letters, digits and _, no torch module's word"
-                )
+            if not _CAMERA.fullmatch(camera):
+                raise ValueError(f"cameras: {camera!r} cannot name a camera: a letter, then letters, digits and _")
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"cameras: a name stands twice in {', '.join(self.cameras)}")
         if not self.mlp_nodes:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
+
 from weightkit_runners.envs import ENVS, STATE, Observation, make_env
 from weightkit_runners.envs.arm import (
     CUBE_HIGH_M,
