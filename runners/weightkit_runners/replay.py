@@ -25,7 +25,7 @@ Specs = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
 def transition_specs(config: RunConfig) -> Specs:
-    """What a transition of the run looks like: its observations, stacked, those after it, action, reward, terminated."""
+    """What a transition of the run looks like: stacked observations before and after, action, reward, terminated."""
     net = config.net
     keys = config.env.features or [*(f"{IMAGE_KEY}.{camera}" for camera in net.cameras), STATE_KEY]
     image = (net.frame_stack * net.image_channels, net.image_height, net.image_width)
@@ -35,13 +35,10 @@ def transition_specs(config: RunConfig) -> Specs:
         TERMINATED: (np.dtype(np.bool_), ()),
     }
     for key in keys:
-        one = (
-            (np.dtype(np.uint8), image)
-            if is_image_key(key)
-            else (np.dtype(np.float32), (net.frame_stack * net.state_dim,))
-        )
-        if one[1] != (0,):
-            specs[key] = specs[NEXT + key] = one
+        if is_image_key(key):
+            specs[key] = specs[NEXT + key] = (np.dtype(np.uint8), image)
+        elif net.state_dim:
+            specs[key] = specs[NEXT + key] = (np.dtype(np.float32), (net.frame_stack * net.state_dim,))
     return specs
 
 

@@ -13,7 +13,15 @@ import click
 
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
-from weightkit.errors import CorruptFile, LimitExceeded, UnknownFormat, UnsafeContent, WeightkitError
+from weightkit.errors import (
+    CorruptFile,
+    FormatError,
+    LimitExceeded,
+    UnknownFormat,
+    UnsafeContent,
+    UsageError,
+    WeightkitError,
+)
 
 VERBS: dict[str, str] = {
     "inspect": "what a checkpoint holds, without executing anything in it",
@@ -63,7 +71,13 @@ def run_command(command: click.Command, program: str, arguments: list[str] | Non
     except click.exceptions.Abort:
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        words = sys.argv[1:] if arguments is None else arguments
+        if "--json" in words:
+            verb = next((word for word in words if word in VERBS), program)
+            usage = UsageError(error.format_message(), hint=f"see {program} --help")
+            click.echo(json.dumps(failure_report(verb, usage).to_dict(), indent=1))
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except WeightkitError as error:
         print_error(error)
@@ -96,6 +110,11 @@ def emit(verb: str, as_json: bool, make: Callable[[], Report], text: Callable[[R
         if not as_json:
             raise
         report = failure_report(verb, error)
+    except Exception as error:
+        if not as_json or os.environ.get("WEIGHTKIT_TRACEBACK"):
+            raise
+        finding = Finding("WK900", Severity.ERROR, verb, f"internal error: {type(error).__name__}: {error}")
+        report = Report(verb, (finding,), {}, EXIT_INTERNAL)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=True))
     else:
@@ -107,6 +126,7 @@ def emit(verb: str, as_json: bool, make: Callable[[], Report], text: Callable[[R
 def failure_report(verb: str, error: WeightkitError, facts: Mapping[str, Any] | None = None) -> Report:
     """The Report of a verb that could not do what was asked."""
     codes: dict[type[WeightkitError], str] = {
+        FormatError: "WK100",
         UnknownFormat: "WK101",
         CorruptFile: "WK102",
         UnsafeContent: "WK103",

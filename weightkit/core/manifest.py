@@ -96,9 +96,8 @@ class SyncManifest:
 
             travels = self.transfer_of(entry.group) is Transfer.SEND and entry.alias_of is None
             if travels != (entry.offset is not None):
-                raise ValueError(
-                    f"manifest: {entry.name!r} {'travels' if travels else 'does not travel'}, its offset is {entry.offset}"
-                )
+                does = "travels" if travels else "does not travel"
+                raise ValueError(f"manifest: {entry.name!r} {does}, but its offset is {entry.offset}")
             if entry.offset is not None:
                 if entry.offset != end:
                     raise ValueError(f"manifest: {entry.name!r} must stand at offset {end}, found {entry.offset}")

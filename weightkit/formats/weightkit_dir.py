@@ -43,11 +43,6 @@ def read_config(path: Path) -> dict[str, object]:
     return config
 
 
-def is_weightkit_dir(path: Path) -> bool:
-    """Whether weightkit wrote the folder at ``path``."""
-    return detect(path, b"")
-
-
 def open_weightkit_dir(path: Path, limits: Limits) -> Checkpoint:
     """The weights in the folder, with its config.json at ``metadata["config"]``."""
     config = read_config(path)

@@ -34,10 +34,8 @@ def convert_text(report: Report) -> str:
         rows.append([name, group["tensors"], group["adapted"], group["left_out"], f"{group['parameters']:,}"])
     lines += table(rows, right=(1, 2, 3, 4))
     if facts["not_carried"]:
-        lines += [
-            "",
-            f"not carried over: {printable(', '.join(facts['not_carried']))} (beside the tensors in the source)",
-        ]
+        beside = printable(", ".join(facts["not_carried"]))
+        lines += ["", f"not carried over: {beside} (beside the tensors in the source)"]
     lines += _reasons("dropped", facts["dropped"])
     lines += _reasons("second name", {name: f"{item['why']}" for name, item in facts["second_names"].items()})
     notes = findings_text(report, least=Severity.INFO)

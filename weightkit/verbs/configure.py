@@ -56,9 +56,8 @@ def configured(
         root = read_train_config(config_path)
         architecture = architecture_of_config(root)
         if arch is not None and arch != architecture.name:
-            raise ConfigError(
-                f"{root.origin} @ $.policy.type: expected {arch!r} for --arch, found {architecture.name!r}"
-            )
+            where = f"{root.origin} @ $.policy.type"
+            raise ConfigError(f"{where}: expected {arch!r} for --arch, found {architecture.name!r}")
         config = architecture.config_from_train_config(root)
     elif arch is not None:
         architecture = architecture_named(arch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weightkit.architectures import recognise
 from weightkit.errors import FormatError
@@ -38,6 +38,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
         path, to=recognition.architecture, allow_missing=() if has_critic else [f"{critic}*" for critic in CRITICS]
     )
     assert conversion.architecture is not None
-    policy: DrQV2Policy = conversion.architecture.build(conversion.config, with_critic=has_critic)
+    policy: Any = conversion.architecture.build(conversion.config, with_critic=has_critic)
     load_state(policy, dict(conversion.arrays()))
-    return policy.to(device).eval()
+    ready: DrQV2Policy = policy.to(device).eval()
+    return ready

@@ -33,9 +33,5 @@ def write_manifest(
 
     if report.ok:
         write_atomically(Path(out), write, force=force)
-    return Report(
-        "manifest",
-        (*report.findings, *target.findings),
-        {**report.facts, "out": str(out) if report.ok else None},
-        report.exit_code,
-    )
+    facts = {**report.facts, "out": str(out) if report.ok else None}
+    return Report("manifest", (*report.findings, *target.findings), facts, report.exit_code)

@@ -126,7 +126,7 @@ def test_overrides_are_dotted_json_values_and_unknown_ones_are_refused(written: 
     config = read_run_config(written, ["policy.utd_ratio=4", "policy.device=cpu", "policy.encoder_lr=0.5"])
     assert config.update.utd_ratio == 4
     assert config.update.encoder_lr == 0.5
-    with pytest.raises(UsageError, match="policy.utd_ratioo") as caught:
+    with pytest.raises(UsageError, match=r"policy\.utd_ratioo") as caught:
         read_run_config(written, ["policy.utd_ratioo=4"])
     assert "policy.utd_ratio" in caught.value.hint
     with pytest.raises(UsageError, match="KEY=VALUE"):

@@ -108,6 +108,17 @@ def saved(path: Path, document: Any) -> Path:
     return path
 
 
+def laid_out(document: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with the offsets that its groups and entries ask for."""
+    sent = {group["name"] for group in document["groups"] if group["transfer"] == "send"}
+    end = 0
+    for entry in document["entries"]:
+        travels = entry["group"] in sent and entry["alias_of"] is None
+        entry["offset"] = end if travels else None
+        end += -(-entry["nbytes"] // 64) * 64 if travels else 0
+    return document
+
+
 # ---- against a manifest
 
 
@@ -130,10 +141,7 @@ def test_the_manifest_that_the_verb_writes_holds(config: Path, written: dict[str
 
 def test_an_encoder_that_is_held_fails_and_its_eight_tensors_are_named(config: Path, written: dict[str, Any]) -> None:
     next(group for group in written["groups"] if group["name"] == "encoder")["transfer"] = "hold"
-    for entry in written["entries"]:
-        if entry["group"] == "encoder":
-            entry["offset"] = None
-    report = verify_sync(config_path=config, manifest=saved(config.with_name("held.json"), written))
+    report = verify_sync(config_path=config, manifest=saved(config.with_name("held.json"), laid_out(written)))
     assert report.exit_code == 1
     assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in ENCODER}
     groups: Any = report.facts["groups"]
@@ -143,7 +151,7 @@ def test_an_encoder_that_is_held_fails_and_its_eight_tensors_are_named(config: P
 
 def test_a_manifest_of_a_policy_without_the_encoder_fails_and_names_it(config: Path, written: dict[str, Any]) -> None:
     written["entries"] = [entry for entry in written["entries"] if entry["group"] != "encoder"]
-    report = verify_sync(config_path=config, manifest=saved(config.with_name("gone.json"), written))
+    report = verify_sync(config_path=config, manifest=saved(config.with_name("gone.json"), laid_out(written)))
     assert report.exit_code == 1
     assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in ENCODER}
 
