@@ -35,6 +35,7 @@ _PUBLIC: dict[str, str] = {
         (
             "WeightkitError",
             "UsageError",
+            "UnmatchedPattern",
             "ConfigError",
             "FormatError",
             "UnknownFormat",

@@ -36,9 +36,13 @@ if TYPE_CHECKING:
 
 
 class WeightkitError(Exception):
-    """What went wrong, and in ``hint`` what to do about it. ``exit_code`` is what the command line ends with."""
+    """What went wrong, and in ``hint`` what to do about it.
+
+    ``exit_code`` is what the command line ends with, ``code`` the finding that stands for the error in ``--json``.
+    """
 
     exit_code = 1
+    code = "WK900"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -55,35 +59,49 @@ class UsageError(WeightkitError):
     exit_code = 2
 
 
+class UnmatchedPattern(UsageError):
+    """A pattern that matches nothing: a typing error must not look like a decision."""
+
+    code = "WK206"
+
+
 class ConfigError(WeightkitError):
     """A configuration that cannot be read as what it claims to be; the message carries the address of the value."""
 
+    code = "WK403"
     exit_code = 3
 
 
 class FormatError(WeightkitError):
     """A file that cannot be read."""
 
+    code = "WK100"
     exit_code = 3
 
 
 class UnknownFormat(FormatError):
     """No format recognises the file."""
 
+    code = "WK101"
+
 
 class CorruptFile(FormatError):
     """A format recognises the file, but its bytes contradict themselves."""
+
+    code = "WK102"
 
 
 class UnsafeContent(FormatError):
     """The file holds something that another loader would execute."""
 
+    code = "WK103"
     exit_code = 4
 
 
 class LimitExceeded(FormatError):
     """Reading on would cost more than a limit allows; the hint names what raises the limit."""
 
+    code = "WK105"
     exit_code = 5
 
 
@@ -138,6 +156,8 @@ class IncompleteUpdate(SyncError):
 
 class PinMismatch(SyncError):
     """A tensor that is never sent differs on the two sides."""
+
+    code = "WK308"
 
 
 class PublishRefused(SyncError):

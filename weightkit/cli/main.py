@@ -13,15 +13,7 @@ import click
 
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
-from weightkit.errors import (
-    CorruptFile,
-    FormatError,
-    LimitExceeded,
-    UnknownFormat,
-    UnsafeContent,
-    UsageError,
-    WeightkitError,
-)
+from weightkit.errors import UsageError, WeightkitError
 
 VERBS: dict[str, str] = {
     "inspect": "what a checkpoint holds, without executing anything in it",
@@ -125,15 +117,7 @@ def emit(verb: str, as_json: bool, make: Callable[[], Report], text: Callable[[R
 
 def failure_report(verb: str, error: WeightkitError, facts: Mapping[str, Any] | None = None) -> Report:
     """The Report of a verb that could not do what was asked."""
-    codes: dict[type[WeightkitError], str] = {
-        FormatError: "WK100",
-        UnknownFormat: "WK101",
-        CorruptFile: "WK102",
-        UnsafeContent: "WK103",
-        LimitExceeded: "WK105",
-    }
-    code = codes.get(type(error), "WK900")
-    finding = Finding(code, Severity.ERROR, verb, error.message, error.hint)
+    finding = Finding(error.code, Severity.ERROR, verb, error.message, error.hint)
     inner = getattr(error, "report", None)
     findings = (*inner.findings, finding) if isinstance(inner, Report) else (finding,)
     return Report(verb, findings, facts or {}, error.exit_code)

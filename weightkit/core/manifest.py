@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -78,7 +78,7 @@ class SyncManifest:
             if twice:
                 raise ValueError(f"manifest: {what} {twice[0]!r} is listed twice")
         by_name = {entry.name: entry for entry in self.entries}
-        end = 0
+        end, room = 0, sum(aligned(entry.spec.nbytes) for entry in self.entries)
         for entry in self.entries:
             if entry.group not in groups:
                 raise ValueError(f"manifest: {entry.name!r} is in group {entry.group!r}, which is not declared")
@@ -99,9 +99,12 @@ class SyncManifest:
                 does = "travels" if travels else "does not travel"
                 raise ValueError(f"manifest: {entry.name!r} {does}, but its offset is {entry.offset}")
             if entry.offset is not None:
-                if entry.offset != end:
-                    raise ValueError(f"manifest: {entry.name!r} must stand at offset {end}, found {entry.offset}")
-                end += aligned(entry.spec.nbytes)
+                if entry.offset % ALIGNMENT or not end <= entry.offset <= room:
+                    raise ValueError(
+                        f"manifest: {entry.name!r} must stand at a multiple of {ALIGNMENT} from {end} to {room}, "
+                        f"found {entry.offset}"
+                    )
+                end = entry.offset + aligned(entry.spec.nbytes)
 
     def transfer_of(self, group: str) -> Transfer:
         """The transfer of the group called ``group``."""
@@ -149,7 +152,10 @@ class SyncManifest:
 
     @classmethod
     def from_dict(cls, document: object, *, origin: str = "manifest") -> SyncManifest:
-        """The manifest in a parsed JSON document. Raises ValueError with the address of what does not fit."""
+        """The manifest in a parsed JSON document; offsets follow from what is sent, so transfers can be edited by hand.
+
+        Raises ValueError with the address of what does not fit.
+        """
         top = _object(document, origin)
         if top.get("schema") != MANIFEST_SCHEMA:
             raise ValueError(f"{origin} @ $.schema: expected {MANIFEST_SCHEMA!r}, found {top.get('schema')!r}")
@@ -166,7 +172,22 @@ class SyncManifest:
             _entry(_object(item, f"{origin} @ $.entries[{index}]"), f"{origin} @ $.entries[{index}]")
             for index, item in enumerate(_array(top.get("entries"), f"{origin} @ $.entries"))
         ]
-        return cls(_text(top.get("architecture"), f"{origin} @ $.architecture"), tuple(groups), tuple(entries))
+        architecture = _text(top.get("architecture"), f"{origin} @ $.architecture")
+        try:
+            return cls(architecture, tuple(groups), with_offsets(groups, entries))
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from None
+
+
+def with_offsets(groups: Iterable[Group], entries: Iterable[ManifestEntry]) -> tuple[ManifestEntry, ...]:
+    """The entries with the offsets that follow from their order: what is sent, packed, each tensor aligned."""
+    sent = {group.name for group in groups if group.transfer is Transfer.SEND}
+    placed, end = [], 0
+    for entry in entries:
+        travels = entry.group in sent and entry.alias_of is None
+        placed.append(replace(entry, offset=end if travels else None))
+        end += aligned(entry.spec.nbytes) if travels else 0
+    return tuple(placed)
 
 
 def _entry(item: Mapping[str, object], where: str) -> ManifestEntry:
@@ -180,7 +201,7 @@ def _entry(item: Mapping[str, object], where: str) -> ManifestEntry:
     spec = TensorSpec(DTYPES[dtype], shape)
     if item.get("nbytes") != spec.nbytes:
         raise ValueError(f"{where}.nbytes: {spec} takes {spec.nbytes} bytes, found {item.get('nbytes')!r}")
-    offset, alias_of, frozen = item.get("offset"), item.get("alias_of"), item.get("frozen")
+    alias_of, frozen = item.get("alias_of"), item.get("frozen")
     if not isinstance(frozen, bool):
         raise ValueError(f"{where}.frozen: expected true or false, found {frozen!r}")
     return ManifestEntry(
@@ -188,7 +209,6 @@ def _entry(item: Mapping[str, object], where: str) -> ManifestEntry:
         group=_text(item.get("group"), f"{where}.group"),
         kind=kind,
         spec=spec,
-        offset=None if offset is None else _size(offset, f"{where}.offset"),
         alias_of=None if alias_of is None else _text(alias_of, f"{where}.alias_of"),
         frozen=frozen,
     )

@@ -31,7 +31,7 @@ _VARIABLE = re.compile(
     r"(?:\*(?P<scale>[1-9]\d*))?(?:\+(?P<offset>\d+))?)\}"
 )
 _KINDS: dict[str, VariableKind] = {"int": "int", "name": "name", "path": "path"}
-_NUMBER = r"(?:0|[1-9]\d*)"
+_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Adapter, Choices, Fate, Mapping, StackedAxis
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.engine.matching import first_glob, first_spelling, is_glob, matches, nearest, second_names
-from weightkit.errors import PlanError, UsageError
+from weightkit.errors import PlanError, UnmatchedPattern, UsageError
 from weightkit.shape_ops import ADAPTER_FORMS, ADAPTERS, as_call
 
 _SAME_OR_DROP = "give the target the source's configuration (--config_path, --set), or leave it out: --drop PATTERN"
@@ -21,17 +21,18 @@ def make_plan(source: StateSpec, target: ConversionTarget, mapping: Mapping, cho
     """
     choices = choices or Choices()
     findings: list[Finding] = []
-    second = second_names(source, mapping, target.lists)
-    dropped: dict[str, str] = {}
+    dropped = {name: f"--drop {glob!r}" for name in source if (glob := first_glob(name, choices.drop))}
+    kept = source.only(name for name in source if name not in dropped)
+    second = second_names(kept, mapping, target.lists)
+    for name, other in second.items():
+        if other.checked and source[name] != source[other.of]:
+            message = f"it should be the same tensor as {other.of!r}, but {source[name]} is not {source[other.of]}"
+            findings.append(_error("WK211", name, message, "say which one counts: --drop the other"))
     claims: dict[str, list[tuple[str, str]]] = {}
-    for name in source:
+    for name in kept:
         if name in second:
             continue
-        glob = first_glob(name, choices.drop)
-        if glob is not None:
-            dropped[name] = f"--drop {glob!r}"
-            continue
-        seen = first_spelling(name, source, mapping, target.lists)
+        seen = first_spelling(name, kept, mapping, target.lists)
         hits = matches(seen, mapping, target.lists)
         if len(hits) > 1:
             ids = " and ".join(repr(hit.rule.id) for hit in hits)
@@ -98,7 +99,8 @@ def _leave_out(
     left_out: dict[str, str],
     findings: list[Finding],
 ) -> None:
-    glob = first_glob(goal, choices.allow_missing)
+    globs = [glob for glob in choices.allow_missing if first_glob(goal, (glob,))]
+    glob = next((glob for glob in globs if not is_glob(glob)), globs[0] if globs else None)
     if glob is None:
         hint = "give the target the source's configuration, or go without it: --allow-missing PATTERN"
         findings.append(_error("WK202", goal, "no source tensor gives this target tensor", hint))
@@ -184,7 +186,7 @@ def _check_patterns(choices: Choices, source: StateSpec, target: StateSpec) -> N
         for pattern in patterns:
             if not any(first_glob(name, (pattern,)) for name in names):
                 side = "source" if option == "--drop" else "target"
-                raise UsageError(
+                raise UnmatchedPattern(
                     f"{option} {pattern!r} matches no {side} tensor{nearest(pattern, list(names))}",
                     hint=f"{option} takes a glob over whole {side} names, such as {next(iter(names), '')!r}",
                 )

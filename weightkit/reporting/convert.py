@@ -13,9 +13,8 @@ def convert_text(report: Report) -> str:
     """Answer first: what became of every tensor, by group, and where the file is."""
     facts: dict[str, Any] = dict(report.facts)
     if not report.ok:
-        count = len(report.errors())
         lines = [f"REFUSED  {printable(facts['path'])} -> {facts['target_layout']}: nothing was written", ""]
-        return "\n".join([*lines, *findings_text(report), "", f"{count} findings; {facts['message']}"])
+        return "\n".join([*lines, *findings_text(report), "", printable(facts["message"])])
     verb = "planned, nothing was written" if facts["out"] is None else f"written: {facts['out']}"
     layout = facts["source_layout"] or "unknown layout"
     lines = [

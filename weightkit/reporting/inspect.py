@@ -32,11 +32,11 @@ def inspect_text(report: Report, *, flat: bool = False, tensors: bool = True) ->
     root = f", below {facts['root']!r}" if facts["root"] else ""
     lines += [
         f"verdict  {_VERDICT[facts['verdict']]}",
-        f"tensors  {len(listed)} names{root}, {aliases} of them aliases; {parameters:,} parameters",
+        f"tensors  {len(listed)} names{root}, {aliases} of them aliases; {parameters:,} values",
     ]
     if facts["metadata"]:
         lines.append(f"beside   {printable(', '.join(facts['metadata']))}")
-    rows: list[list[object]] = [["group", "tensors", "aliases", "parameters", "bytes"]]
+    rows: list[list[object]] = [["group", "tensors", "aliases", "values", "bytes"]]
     for name, group in facts["groups"].items():
         rows.append([name, group["tensors"], group["aliases"], f"{group['parameters']:,}", size(group["nbytes"])])
     lines += ["", *table(rows, right=(1, 2, 3, 4)), *(["", *_tensor_lines(listed, flat)] if tensors else [])]

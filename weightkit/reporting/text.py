@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 
 Parts = tuple[tuple[str, ...], ...]
+_SIGNS = re.compile(r"[{},\\\\]")
+"""What folded names are written with: a name's own are marked by a backslash."""
 
 
 def table(rows: Sequence[Sequence[object]], *, right: Iterable[int] = ()) -> list[str]:
@@ -52,6 +55,7 @@ def fold(names: Iterable[str]) -> list[str]:
 
 
 def _segment(options: tuple[str, ...]) -> str:
+    options = tuple(_SIGNS.sub(r"\\\g<0>", option) for option in options)
     if len(options) == 1:
         return options[0]
     joint = "," if all(option.isdigit() for option in options) else ", "
@@ -69,7 +73,7 @@ def findings_text(report: Report, *, least: Severity = Severity.INFO) -> list[st
     for (code, message, hint), same in groups.items():
         mark = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}[same[0].severity]
         subjects = fold(f.subject for f in same)
-        lines.append(f"{code} {mark}  {printable('  '.join(subjects))}")
+        lines.append(f"{code} {mark}  {printable('  '.join(subjects), longest=100_000)}")
         lines.append(f"       {printable(message)}")
         if hint:
             lines.append(f"       hint: {printable(hint)}")

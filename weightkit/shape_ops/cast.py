@@ -63,17 +63,35 @@ class Cast:
 
         after = dtype_named(self.after)
         if array.dtype.kind == "c" and after.kind != "complex":
-            raise ValueError("complex values have no place in a real dtype")
+            raise ValueError(f"complex values do not fit into {after}")
+        if after.kind in {"int", "uint", "bool"}:
+            return _whole_numbers(array, after)
         with np.errstate(over="ignore", invalid="ignore"):
             result = array.astype(numpy_dtype(after))
-        if after.kind == "float" and bool(np.any(np.isfinite(array) & ~np.isfinite(result))):
-            raise ValueError(f"a value does not fit into {self.after}: it would become infinite")
-        if after.kind in {"int", "uint", "bool"} and not bool(np.all(result.astype(array.dtype) == array)):
-            raise ValueError(f"a value does not fit into {self.after}")
+        if bool(np.any(np.isfinite(array) & ~np.isfinite(result))):
+            raise ValueError(f"a value does not fit into {after}: it would become infinite")
         return result
 
     def inverse(self) -> ShapeOp | None:
-        return Cast(self.after, self.before) if self.op_class == "INJ" else None
+        """Back from a wider whole number. None for floats: a signalling NaN does not come back bit for bit."""
+        whole = dtype_named(self.after).kind in {"int", "uint"}
+        return Cast(self.after, self.before) if self.op_class == "INJ" and whole else None
+
+
+def _whole_numbers(array: np.ndarray, after: DType) -> np.ndarray:
+    """``array`` as whole numbers or booleans. Raises ValueError where a value is not one of ``after``."""
+    import numpy as np
+
+    wanted = numpy_dtype(after)
+    low, high = (0, 1) if after.kind == "bool" else (int(np.iinfo(wanted).min), int(np.iinfo(wanted).max))
+    if array.size:
+        values = array.astype(np.float64) if array.dtype.kind not in "iub" else array
+        if not bool(np.all(np.isfinite(values))) or int(values.min()) < low or int(values.max()) > high:
+            raise ValueError(f"a value does not fit into {after}: it holds {low} to {high}")
+        with np.errstate(invalid="ignore"):
+            if not bool(np.all(values.astype(wanted).astype(values.dtype) == values)):
+                raise ValueError(f"a value does not fit into {after}: it is no whole number")
+    return array.astype(wanted)
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
@@ -85,6 +103,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
         special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
         return special
+    if dtype.name == "complex32":
+        raise ValueError("numpy has no complex32: choose complex64")
     return np.dtype(dtype.name)
 
 

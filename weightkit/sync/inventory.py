@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from weightkit.core.group import Group, Transfer
-from weightkit.core.manifest import ManifestEntry, SyncManifest, TensorKind, aligned
+from weightkit.core.manifest import ManifestEntry, SyncManifest, TensorKind, with_offsets
 from weightkit.core.tensor import StateSpec
 from weightkit.errors import SyncError, UsageError
 from weightkit.torch_state import canonical_name, spec_of, storage_identity
@@ -159,15 +159,18 @@ def make_manifest(policy: nn.Module, groups: Mapping[str, Choice], *, architectu
 def _entries(
     items: Iterable[Item], group_of: Mapping[str, str], declared: Mapping[str, Group]
 ) -> tuple[ManifestEntry, ...]:
-    entries, offset = [], 0
-    for item in items:
-        spec, group = spec_of(item.tensor), group_of[item.name]
-        entry = ManifestEntry(item.name, group, item.kind, spec, alias_of=item.alias_of, frozen=item.frozen)
-        if declared[group].transfer is Transfer.SEND and item.alias_of is None:
-            entry = replace(entry, offset=offset)
-            offset += aligned(spec.nbytes)
-        entries.append(entry)
-    return tuple(entries)
+    entries = (
+        ManifestEntry(
+            item.name,
+            group_of[item.name],
+            item.kind,
+            spec_of(item.tensor),
+            alias_of=item.alias_of,
+            frozen=item.frozen,
+        )
+        for item in items
+    )
+    return with_offsets(declared.values(), entries)
 
 
 def _group(key: str, value: Choice) -> Group:

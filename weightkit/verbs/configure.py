@@ -10,6 +10,7 @@ from weightkit.architectures import ARCHITECTURES, architecture_named
 from weightkit.architectures.base import Architecture
 from weightkit.core.jsonio import parse_json
 from weightkit.core.section import Section
+from weightkit.core.text import printable
 from weightkit.errors import ConfigError, UsageError
 
 DEFAULT_CONFIG = "train_config.json"
@@ -18,21 +19,22 @@ DEFAULT_CONFIG = "train_config.json"
 def read_train_config(path: str | Path) -> Section:
     """The root of a train_config.json. Raises ConfigError for a file that is missing, no JSON or no object."""
     path = Path(path)
+    shown = printable(str(path))
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file", hint="give the path of a train_config.json") from None
+        raise ConfigError(f"{shown}: there is no such file", hint="give the path of a train_config.json") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a directory", hint=f"did you mean {path / DEFAULT_CONFIG}?") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{shown}: is a directory", hint=f"did you mean {shown}/{DEFAULT_CONFIG}?") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{shown}: cannot be read: {error}") from None
     try:
-        document = parse_json(text, origin=str(path))
+        document = parse_json(text, origin=shown)
     except ValueError as error:
         raise ConfigError(str(error), hint="a train_config.json is one JSON object") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(document).__name__}")
-    return Section(document, str(path))
+        raise ConfigError(f"{shown}: expected a JSON object, found {type(document).__name__}")
+    return Section(document, shown)
 
 
 def architecture_of_config(root: Section) -> Architecture:
@@ -52,6 +54,7 @@ def configured(
     """Architecture and configuration for a verb that needs no checkpoint. Raises UsageError that says what to type."""
     if config_path is None and arch is None and Path(DEFAULT_CONFIG).is_file():
         config_path = DEFAULT_CONFIG
+    named = None if arch is None else architecture_named(arch)
     if config_path is not None:
         root = read_train_config(config_path)
         architecture = architecture_of_config(root)
@@ -59,8 +62,8 @@ def configured(
             where = f"{root.origin} @ $.policy.type"
             raise ConfigError(f"{where}: expected {arch!r} for --arch, found {architecture.name!r}")
         config = architecture.config_from_train_config(root)
-    elif arch is not None:
-        architecture = architecture_named(arch)
+    elif named is not None:
+        architecture = named
         config = architecture.default_config()
     else:
         raise UsageError(

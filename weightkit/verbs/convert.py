@@ -18,14 +18,19 @@ from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Choices, identity_mapping
 from weightkit.digest import sha256_file
 from weightkit.engine.execution import apply_plan, check_second_names
+from weightkit.engine.matching import first_glob
 from weightkit.engine.planning import make_plan, parse_adapter
-from weightkit.errors import ConfigError, PlanError, UnknownFormat, UnsafeContent, UsageError
+from weightkit.errors import ConfigError, PlanError, UnknownFormat, UnsafeContent, UsageError, WriteError
 from weightkit.formats import open_checkpoint, writer_for
 from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS, detect
 from weightkit.verbs.configure import architecture_of_config, parse_settings, read_train_config
 
 if TYPE_CHECKING:
     import numpy as np
+
+AS_IT_IS = "as it is"
+"""The target layout of a conversion that keeps every name."""
+OWN_METADATA = frozenset({"config", "lineage", "weightkit_version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,11 @@ class Conversion:
     plan: Plan
     findings: tuple[Finding, ...]
     source_layout: str | None = None
+
+    @property
+    def carries_metadata(self) -> bool:
+        """Whether what stands beside the tensors goes along: only where the names stay the source's own."""
+        return self.target.layout == AS_IT_IS
 
     def arrays(self) -> Iterable[tuple[str, np.ndarray]]:
         """Target names and arrays, one at a time, twice-listed tensors compared first."""
@@ -87,7 +97,8 @@ def plan_conversion(
         kept = recognition if recognition is not None and recognition.layout == recognition.architecture else None
         architecture = architecture_of_layout(kept.layout) if kept else None
         acting = architecture.acting_path(checkpoint.state) if architecture else frozenset()
-        target = ConversionTarget("as it is", checkpoint.state, acting=acting)
+        kept_names = [name for name in checkpoint.state if first_glob(name, choices.drop) is None]
+        target = ConversionTarget(AS_IT_IS, checkpoint.state.only(kept_names), acting=acting)
         plan = make_plan(checkpoint.state, target, identity_mapping("source"), choices)
         own = kept.config if kept else None
         layout = recognition.layout if recognition else None
@@ -156,13 +167,16 @@ def convert(
 
 def write_conversion(conversion: Conversion, path: Path, *, force: bool) -> str:
     """Write the converted weights to ``path``; gives the sha256 of the file that holds them."""
-    metadata = {
-        "weightkit_version": __version__,
-        "config": conversion.config.to_dict() if conversion.config is not None else None,
-        "lineage": _lineage(conversion),
-    }
+    metadata: dict[str, object] = {"weightkit_version": __version__, "lineage": _lineage(conversion)}
+    if conversion.carries_metadata:
+        metadata = {**conversion.source.metadata, **metadata}
+    if conversion.config is not None:
+        metadata["config"] = conversion.config.to_dict()
     produced = conversion.target.state.only(step.target for step in conversion.plan.steps)
     inputs = [Path(conversion.source.path)]
+    source, goal = inputs[0].resolve(), path.resolve()
+    if goal == source or goal in source.parents or source in goal.parents:
+        raise WriteError(f"{path}: is being read, or holds what is being read", hint="write to another place")
 
     def weights_to(path: Path) -> Callable[[BinaryIO], None]:
         write = writer_for(path)
@@ -255,7 +269,7 @@ def conversion_report(conversion: Conversion, *, out: str | None, sha256: str | 
         "second_names": {name: {"of": second.of, "why": second.why} for name, second in plan.second_names.items()},
         "dropped": dict(plan.dropped),
         "left_out": dict(plan.left_out),
-        "not_carried": sorted(set(conversion.source.metadata) - {"config", "lineage", "weightkit_version"}),
+        "not_carried": [] if conversion.carries_metadata else sorted(set(conversion.source.metadata) - OWN_METADATA),
     }
     return Report("convert", conversion.findings, facts)
 
@@ -263,7 +277,10 @@ def conversion_report(conversion: Conversion, *, out: str | None, sha256: str | 
 def refusal_report(error: PlanError, source: str | Path, to: str | None) -> Report:
     """The convert Report of a plan that did not hold: nothing was written."""
     facts: dict[str, object] = {"path": str(source), "out": None, "target_layout": to, "message": error.message}
-    return Report("convert", error.report.findings, facts, error.exit_code)
+    findings = error.report.findings
+    if not error.report.errors():
+        findings = (*findings, Finding(error.code, Severity.ERROR, str(source), error.message, error.hint))
+    return Report("convert", findings, facts, error.exit_code)
 
 
 def _target_config(

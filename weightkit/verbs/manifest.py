@@ -26,7 +26,8 @@ def write_manifest(
 
     target = sync_target(arch=arch, policy=policy, config_path=config_path, settings=settings or {})
     manifest = target.default_manifest()
-    report = coverage_report(target.policy, target.act, target.probes, manifest, verb="manifest")
+    with target.acting_on(None):
+        report = coverage_report(target.policy, target.act, target.probes, manifest, verb="manifest")
 
     def write(file: BinaryIO) -> None:
         file.write(json.dumps(manifest.to_dict(), indent=1).encode() + b"\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from weightkit.core.group import Group
 from weightkit.core.jsonio import parse_json
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.report import Finding, Severity
-from weightkit.errors import ConfigError, FormatError, UsageError
+from weightkit.errors import ConfigError, FormatError, UsageError, WeightkitError
 from weightkit.formats import open_checkpoint
 from weightkit.verbs.configure import configured
 
@@ -33,6 +34,20 @@ class SyncTarget:
     config: Any = None
     findings: tuple[Finding, ...] = ()
 
+    @contextmanager
+    def acting_on(self, probes: str | Path | None) -> Iterator[None]:
+        """Around whatever runs ``act()``: where it fails, the probes are named, or the user's own code."""
+        try:
+            yield
+        except WeightkitError:
+            raise
+        except Exception as error:
+            what = f"the observations of {probes}" if probes is not None else "the probes"
+            raise ConfigError(
+                f"{self.name}: act() fails on {what}: {type(error).__name__}: {_words(error)}",
+                hint="probes are observations as the policy takes them: one array per key, axis 0 = batch",
+            ) from error
+
     def default_manifest(self) -> SyncManifest:
         """The architecture's groups; for a user's policy the top-level modules, sent where ``act()`` reads them."""
         from weightkit.sync.inventory import make_manifest
@@ -44,7 +59,8 @@ class SyncTarget:
             return make_manifest(self.policy, spec, architecture=self.name)
         from weightkit.sync.inventory import inventory
 
-        reads = read_set(self.policy, self.act, self.probes)
+        with self.acting_on(None):
+            reads = read_set(self.policy, self.act, self.probes)
         keys: dict[str, tuple[str, str]] = {}
         for item in inventory(self.policy):
             key = item.name.split(".", 1)[0]
@@ -110,7 +126,10 @@ def _from_factory(text: str, probes: str | Path | None) -> SyncTarget:
         raise UsageError(
             f"--policy {text!r}: {error}", hint="it is imported from the current folder or sys.path"
         ) from None
-    built = factory()
+    try:
+        built = factory()
+    except Exception as error:
+        raise UsageError(f"--policy {text!r}: factory() raised {type(error).__name__}: {_words(error)}") from error
     if not isinstance(built, tuple) or len(built) != 3:
         raise UsageError(
             f"--policy {text!r}: factory() must return (policy, act, probes), found {type(built).__name__}"
@@ -118,6 +137,10 @@ def _from_factory(text: str, probes: str | Path | None) -> SyncTarget:
     policy, act, own = built
     found = read_probes(probes) if probes is not None else list(own)
     return SyncTarget(text, policy, act, found, ())
+
+
+def _words(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def read_manifest(path: str | Path) -> SyncManifest:

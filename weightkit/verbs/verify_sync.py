@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from weightkit.core.group import Group, Transfer
-from weightkit.core.manifest import ManifestEntry, SyncManifest, aligned
+from weightkit.core.manifest import ManifestEntry, SyncManifest, with_offsets
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.errors import UsageError
 from weightkit.formats import open_checkpoint
@@ -44,7 +44,8 @@ def verify_sync(
         message = f"no --manifest was given: this says what {target.name}'s default sends, not what your learner does"
         hint = "give --manifest M.json of your learner, or --payload of a saved push"
         findings = (Finding("WK307", Severity.INFO, target.name, message, hint),)
-    report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
+    with target.acting_on(probes):
+        report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
     facts = {**report.facts, "against": against, "probes": len(target.probes), "policy": target.name}
     seen = report.findings if payload is None else tuple(map(_about_a_push, report.findings))
     return Report("verify-sync", (*seen, *findings, *target.findings), facts, report.exit_code)
@@ -63,26 +64,21 @@ def _about_a_push(finding: Finding) -> Finding:
 
 def _from_payload(path: str | Path, own: SyncManifest) -> SyncManifest:
     """The manifest that a saved push amounts to: what is in it is sent, everything else is held."""
+    from weightkit.torch_state import canonical_name
+
     checkpoint = open_checkpoint(Path(path))
     specs = {}
     prefix = f"{checkpoint.root}." if checkpoint.root else ""
     for name, spec in checkpoint.state.tensors.items():
-        module, _, rest = f"{prefix}{name}".partition(".")
+        module, _, rest = canonical_name(f"{prefix}{name}").partition(".")
         specs[f"actor.{rest}" if module == "policy" else f"{module}.{rest}"] = spec
-    entries = []
-    offset = 0
-    for name, spec in specs.items():
-        entries.append(ManifestEntry(name, "sent", "parameter", spec, offset))
-        offset += aligned(spec.nbytes)
+    entries = [ManifestEntry(name, "sent", "parameter", spec) for name, spec in specs.items()]
     for entry in own.entries:
         if entry.name not in specs:
             entries.append(ManifestEntry(entry.name, f"{entry.group}, not in the push", entry.kind, entry.spec))
     held = sorted({entry.group for entry in entries if entry.group != "sent"})
-    return SyncManifest(
-        own.architecture,
-        (
-            Group("sent", Transfer.SEND, f"in {path}"),
-            *(Group(name, Transfer.HOLD, f"not in {path}") for name in held),
-        ),
-        tuple(entries),
+    groups = (
+        Group("sent", Transfer.SEND, f"in {path}"),
+        *(Group(name, Transfer.HOLD, f"not in {path}") for name in held),
     )
+    return SyncManifest(own.architecture, groups, with_offsets(groups, entries))

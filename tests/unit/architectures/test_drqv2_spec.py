@@ -430,8 +430,24 @@ def test_cameras_of_two_sizes_are_refused_with_both_addresses() -> None:
     assert "$.policy.input_features.observation.images.b" in said
 
 
-@pytest.mark.parametrize("camera", ["a.b", "0", "training", "", "cameras"])
+@pytest.mark.parametrize("camera", ["a.b", "0", "", "a b", "größe", "a\n"])
 def test_a_camera_name_that_no_module_can_have_is_refused(camera: str) -> None:
     said = refusal(document(input_features={f"observation.images.{camera}": [9, 84, 84]}))
     assert said.startswith("train_config.json @ $.policy")
     assert repr(camera) in said
+
+
+@pytest.mark.parametrize("camera", ["cameras", "training"])
+def test_a_camera_cannot_be_called_like_what_the_encoder_sets(camera: str) -> None:
+    with pytest.raises(ValueError, match=camera):
+        replace(SMALL, cameras=(camera, "front"))
+
+
+@pytest.mark.parametrize("camera", ["type", "half", "to", "forward", "eval", "state_dict", "cuda", "apply"])
+def test_a_camera_may_be_called_like_something_that_torch_modules_have(camera: str) -> None:
+    config = replace(SMALL, cameras=(camera, "front"))
+    net = ARCHITECTURE.build(config).to("cpu").train().eval()
+    assert set(net.state_dict()) == set(ARCHITECTURE.spec(config))
+    net.load_state_dict(ARCHITECTURE.build(config).state_dict())
+    for probe in ARCHITECTURE.probes(config):
+        assert net.act(probe).shape == (2, config.action_dim)

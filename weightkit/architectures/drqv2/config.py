@@ -12,6 +12,8 @@ from weightkit.errors import ConfigError, UsageError
 IMAGE_KEY = "observation.images"
 STATE_KEY = "observation.state"
 _CAMERA = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TAKEN = {"training", "cameras"}
+"""Attributes that the encoder's module sets: a tower cannot be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,11 @@ class DrQV2Config:
         if not self.cameras:
             raise ValueError("cameras: DrQ-v2 needs at least one camera")
         for camera in self.cameras:
-            if not _CAMERA.fullmatch(camera):
-                raise ValueError(f"cameras: {camera!r} cannot name a camera: a letter, then letters, digits and _")
+            if not _CAMERA.fullmatch(camera) or camera in _TAKEN:
+                taken = " or ".join(sorted(_TAKEN))
+                raise ValueError(
+                    f"cameras: {camera!r} cannot name a camera: a letter, then letters, digits and _, not {taken}"
+                )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"cameras: a name stands twice in {', '.join(self.cameras)}")
         if not self.mlp_nodes:
@@ -125,6 +130,11 @@ def from_train_config(root: Section) -> DrQV2Config:
     if not images:
         raise ConfigError(
             f"{policy.where('input_features')}: DrQ-v2 needs at least one camera, such as '{IMAGE_KEY}.front'"
+        )
+    if IMAGE_KEY in images and len(images) > 1:
+        raise ConfigError(
+            f"{inputs.where(IMAGE_KEY)}: a bare {IMAGE_KEY!r} is the one camera of a policy, found {len(images)}",
+            hint=f"name it, such as '{IMAGE_KEY}.front'",
         )
     (channels, height, width) = next(iter(images.values()))
     for key, shape in images.items():
@@ -245,18 +255,25 @@ def parse_settings(settings: Mapping[str, str]) -> dict[str, object]:
             if key == "cameras":
                 values[key] = tuple(part.strip() for part in text.split(","))
             elif key == "mlp_nodes":
-                values[key] = tuple(int(part) for part in text.split(","))
+                values[key] = tuple(_whole(part, 1) for part in text.split(","))
             elif key == "image_size":
                 height, _, width = text.lower().partition("x")
-                values["image_height"], values["image_width"] = int(height), int(width or height)
+                values["image_height"], values["image_width"] = _whole(height, 1), _whole(width or height, 1)
             else:
-                values[key] = int(text)
+                values[key] = _whole(text, 0 if key in {"state_dim", "num_downsample_convs"} else 1)
         except ValueError:
             raise UsageError(
                 f"--set {key}={text}: not a value of {key}",
                 hint="for example cameras=front,wrist image_size=84x84 mlp_nodes=256,256 frame_stack=3",
             ) from None
     return values
+
+
+def _whole(text: str, minimum: int) -> int:
+    number = int(text) if len(text) <= 9 else -1
+    if number < minimum:
+        raise ValueError(f"expected a whole number of at least {minimum}")
+    return number
 
 
 def with_settings(config: DrQV2Config, settings: Mapping[str, str]) -> DrQV2Config:

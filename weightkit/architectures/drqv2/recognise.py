@@ -17,6 +17,8 @@ from weightkit.errors import ConfigError, UsageError
 _TOWER = re.compile(r"encoder\.convs_per_cam\.(\d+)\.(\d+)\.weight")
 _TRUNK = "input_preprocess_modules"
 _NOT_IN_WEIGHTS = {"cameras", "image_channels", "image_height", "image_width", "num_downsample_convs"}
+_MOST = 1000
+"""What a file says about itself is believed up to here: no such net has more frames or convolutions."""
 _SNAPSHOT_KEYS = ("_pretrain_step", "_main_loop_iterations", "_global_env_episode", "best_eval_reward", "cfg")
 
 
@@ -38,13 +40,16 @@ def recognise_robobase(checkpoint: Checkpoint, settings: Mapping[str, str]) -> R
     state = checkpoint.state
     towers = [found for found in map(_TOWER.fullmatch, state) if found]
     actor = next((p for p in ("actor.actor_model", "actor_model") if f"{p}.out_mlp.0.weight" in state), None)
-    if not towers or actor is None or f"{actor}.{_TRUNK}.fused_view_feats.0.weight" not in state:
+    needed = ("encoder.convs_per_cam.0.0.weight", f"{actor}.{_TRUNK}.fused_view_feats.0.weight")
+    if not towers or actor is None or any(len(state[n].shape) < 2 for n in needed if n in state):
+        return None
+    if any(name not in state for name in needed):
         return None
     cameras = len({found[1] for found in towers})
     indices = sorted({int(found[2]) for found in towers})
-    evidence = [
-        f"{2 * len(towers)} tensors encoder.convs_per_cam.{{0..{cameras - 1}}}.{{{','.join(map(str, indices))}}}"
-    ]
+    layers = "{" + ",".join(map(str, indices)) + "}"
+    tower = "0" if cameras == 1 else "{" + f"0..{cameras - 1}" + "}"
+    evidence = [f"{2 * len(towers)} tensors encoder.convs_per_cam.{tower}.{layers}"]
     tied = [name for name in state.aliases if "actor_model." in name]
     if tied:
         evidence.append(f"{len(tied)} names actor.actor_model.* and actor_model.* share one tensor each")
@@ -110,12 +115,12 @@ def _infer(
     # --set describes the target; of the source it may only say what weights leave open
     chosen = {key: value for key, value in parse_settings(settings).items() if key in _NOT_IN_WEIGHTS}
 
-    def decide(key: str, stated: object, assumed: int, note: str) -> int:
+    def decide(key: str, stated: object, assumed: int, note: str, least: int = 1) -> int:
         if isinstance(chosen.get(key), int):
             value = chosen[key]
             assert isinstance(value, int)
             return value
-        if isinstance(stated, int) and not isinstance(stated, bool):
+        if isinstance(stated, int) and not isinstance(stated, bool) and least <= stated <= _MOST:
             return stated
         findings.append(Finding("WK108", Severity.INFO, key, note))
         return assumed
@@ -136,6 +141,7 @@ def _infer(
         _at(cfg, "method", "encoder_model", "num_downsample_convs"),
         1,
         "strides are not stored: RoboBase's default is assumed, one convolution of stride 2, then stride 1",
+        least=0,
     )
     visual = state[f"{actor}.{_TRUNK}.fused_view_feats.0.weight"].shape
     size = _image_size(chosen, cfg, visual[1], cameras * channels, down, convs - down, findings)

@@ -135,7 +135,7 @@ def test_images_are_not_changed_by_later_steps(seeing: ArmEnv) -> None:
 
 
 def test_make_env_knows_every_name_in_its_table() -> None:
-    assert list(ENVS) == ["arm"]
+    assert list(ENVS) == ["arm", "synthetic"]
     env = make_env("arm", cameras=())
     assert env.action_dim == 4
     assert dict(env.features) == {STATE: (18,)}
@@ -143,7 +143,7 @@ def test_make_env_knows_every_name_in_its_table() -> None:
 
 
 def test_make_env_refuses_an_unknown_name_and_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"found 'leg', expected one of \['arm'\]"):
+    with pytest.raises(ValueError, match=r"found 'leg', expected one of \['arm', 'synthetic'\]"):
         make_env("leg")
 
 
