@@ -181,6 +181,15 @@ def test_sigterm_ends_a_waiting_learner_with_exit_code_0(config: Path, tmp_path:
         assert learner.returncode == 0
 
 
+def test_sigterm_ends_an_actor_that_waits_for_weights_with_exit_code_0(
+    config: Path, tmp_path: Path, silent_port: int
+) -> None:
+    with start_actor(config, tmp_path, "--learner", f"127.0.0.1:{silent_port}") as actor:
+        actor.wait_for_line("[ACTOR] ...no weights from", timeout_s=60)
+        actor.stop()
+        assert actor.returncode == 0
+
+
 def test_ctrl_c_ends_a_waiting_learner_with_exit_code_130(config: Path, tmp_path: Path) -> None:
     with start_learner(config, tmp_path, "--bind", "127.0.0.1:0") as learner:
         address_of(learner)

@@ -231,3 +231,11 @@ def test_a_real_robobase_snapshot_is_read_as_torch_reads_it() -> None:
     assert cfg["method"]["actor_model"]["bottleneck_size"] == 50
     assert found.metadata["_global_env_episode"] == 12
     assert not [finding for finding in found.findings if finding.code != "WK104"]
+
+
+def test_a_dict_keyed_by_tensors_that_holds_itself_is_read_to_its_end(tmp_path: Path) -> None:
+    loop: dict[object, object] = {"weight": torch.ones(2)}
+    for _ in range(3):
+        loop[torch.zeros(1)] = loop
+    torch.save(loop, tmp_path / "loop.pt")
+    assert list(open_checkpoint(tmp_path / "loop.pt").state) == ["weight"]

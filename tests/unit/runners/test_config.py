@@ -145,3 +145,26 @@ def test_a_pretrained_path_is_found_in_the_saved_config_of_the_output_folder(tmp
     assert config.pretrained_path == Path("weights.pt")
     assert str(saved) in config.pretrained_origin
     assert "$.policy.pretrained_path" in config.pretrained_origin
+
+
+def test_an_override_finds_keys_that_hold_dots_themselves(written: Path) -> None:
+    config = read_run_config(
+        written,
+        [
+            "policy.input_features.observation.images.shape=[9, 48, 48]",
+            "env.features.observation.images.shape=[3, 48, 48]",
+        ],
+    )
+    assert (config.net.image_height, config.net.image_width) == (48, 48)
+
+
+@pytest.mark.parametrize("text", ["dataset.repo_id=x", "wandb.enable=true", "env.task=Lift", "policy.torch_threads=1"])
+def test_what_may_stand_in_the_file_may_be_set(text: str, written: Path) -> None:
+    read_run_config(written, [text])
+
+
+def test_a_bare_image_key_beside_a_named_camera_is_refused(tmp_path: Path) -> None:
+    wrist = {"type": "VISUAL", "shape": [9, 84, 84]}
+    path = edited(tmp_path, lambda d: d["policy"]["input_features"].update({"observation.images.wrist": wrist}))
+    with pytest.raises(ConfigError, match="one camera"):
+        read_run_config(path)

@@ -203,7 +203,6 @@ def test_a_malformed_manifest_is_refused_at_its_address(
         ("shape", [1, -2]),
         ("shape", "all"),
         ("nbytes", 3),
-        ("offset", "0"),
         ("frozen", 0),
         ("kind", "idea"),
         ("name", 7),

@@ -1,0 +1,177 @@
+"""Learner and actor in one process: what is sent, with which version, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from weightkit.core.version import WeightVersion
+from weightkit_runners.actor import Actor
+from weightkit_runners.config import RunConfig, read_run_config
+from weightkit_runners.environment import RunEnv, make_run_env
+from weightkit_runners.experience import ExperienceBatch
+from weightkit_runners.learner import Learner, prepare_policy
+from weightkit_runners.replay import transition_specs
+from weightkit_runners.templates import read_template
+
+STEPS = 23
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    document = read_template("hilserl_drqv2")
+    document["output_dir"] = str(tmp_path / "run")
+    document["batch_size"] = 4
+    policy, env = document["policy"], document["env"]
+    policy["input_features"]["observation.images"]["shape"] = [9, 24, 24]
+    env["features"]["observation.images"]["shape"] = [3, 24, 24]
+    policy.update(encoder_channels=4, mlp_nodes=[16], online_step_before_learning=4)
+    env.update(name="synthetic", max_episode_steps=STEPS, fps=0)
+    path = tmp_path / "train_config.json"
+    path.write_text(json.dumps(document))
+    return read_run_config(path)
+
+
+@pytest.fixture
+def learner(config: RunConfig) -> Iterator[Learner]:
+    with Learner(config, prepare_policy(config, None), bind="127.0.0.1:0") as learner:
+        learner.push()
+        yield learner
+
+
+class Recorder:
+    """Takes what an actor sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[WeightVersion, list[dict[str, Any]]]] = []
+
+    def send(self, transitions: list[dict[str, Any]], version: WeightVersion) -> int:
+        self.sent.append((version, list(transitions)))
+        return len(self.sent)
+
+
+class Watched:
+    """A run's environment that calls ``before_step(number)`` before every step."""
+
+    def __init__(self, env: RunEnv, before_step: Any) -> None:
+        self._env = env
+        self._before_step = before_step
+        self._steps = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def step(self, action: Any) -> Any:
+        self._before_step(self._steps)
+        self._steps += 1
+        return self._env.step(action)
+
+
+def make_actor(config: RunConfig, learner: Learner, before_step: Any) -> Actor:
+    actor = Actor(
+        config,
+        address=learner.address,
+        name="a",
+        make_env=lambda c: Watched(make_run_env(c), before_step),  # type: ignore[arg-type, return-value]
+    )
+    try:
+        assert actor.wait_for_weights(threading.Event())
+    except BaseException:
+        actor.close()
+        raise
+    return actor
+
+
+def await_received(actor: Actor, count: int) -> None:
+    """Until the actor's background thread has verified ``count`` versions."""
+    tick, waited = threading.Event(), 0.0
+    while int(str(actor.subscriber.status()["received"])) < count:
+        assert waited < PATIENCE_S
+        tick.wait(0.005)
+        waited += 0.005
+
+
+def test_every_transition_carries_the_version_it_was_acted_with(config: RunConfig, learner: Learner) -> None:
+    acted: list[int] = []
+    pushed = [1]
+
+    def before_step(number: int) -> None:
+        version = actor.subscriber.version
+        assert version is not None
+        acted.append(version.counter)
+        if number in (0, 3, 12, 13):
+            learner.push()
+            pushed[0] += 1
+            await_received(actor, pushed[0])
+
+    actor = make_actor(config, learner, before_step)
+    with actor:
+        recorder = Recorder()
+        actor._episode(0, recorder, threading.Event())
+    stamped = [version.counter for version, batch in recorder.sent for _ in batch]
+    assert acted == [1, *[2] * 3, *[3] * 9, 4, *[5] * 9]
+    assert stamped == acted
+
+
+def test_no_transition_is_lost_when_an_episode_is_stopped_in_the_middle(config: RunConfig, learner: Learner) -> None:
+    stop = threading.Event()
+
+    def before_step(number: int) -> None:
+        if number == 6:
+            stop.set()
+
+    with make_actor(config, learner, before_step) as actor:
+        recorder = Recorder()
+        actor._episode(0, recorder, stop)
+    assert sum(len(batch) for _, batch in recorder.sent) == 7
+
+
+def test_what_an_actor_sends_is_what_the_learner_expects(config: RunConfig, learner: Learner) -> None:
+    with make_actor(config, learner, lambda number: None) as actor:
+        actor.collect(0, threading.Event(), episodes=1)
+    assert learner.drain(wait_s=PATIENCE_S) > 0
+    while len(learner.replay) < STEPS:
+        assert learner.drain(wait_s=PATIENCE_S) > 0
+    assert learner.refused == 0
+    batch = learner.replay.sample(64, np.random.default_rng(0))
+    assert batch["observation.images"].shape == (64, 9, 24, 24)
+    assert not batch["terminated"].any(), "an episode that is cut short goes on in the value"
+    before = {name: value.clone() for name, value in learner.policy.state_dict().items()}
+    assert np.isfinite(list(learner.step().values())).all()
+    assert any(not value.equal(before[name]) for name, value in learner.policy.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["action", "observation.state", "next.observation.images", "reward"])
+def test_transitions_of_another_configuration_are_refused_and_training_goes_on(
+    key: str, config: RunConfig, learner: Learner
+) -> None:
+    good = {name: np.zeros(shape, dtype) for name, (dtype, shape) in transition_specs(config).items()}
+    version = WeightVersion("r", 1, 0)
+    bad = {**good, key: np.zeros((5, 7), np.float32)}
+    missing = {name: value for name, value in good.items() if name != key}
+    for transition in (bad, missing):
+        learner._accept(ExperienceBatch("rogue", 1, version, (transition,)))
+    assert learner.refused == 2
+    learner._accept(ExperienceBatch("a", 1, version, (good,) * 4))
+    assert learner.drain(wait_s=PATIENCE_S) == 4
+    learner.step()
+
+
+def test_a_learner_that_withholds_the_encoder_does_not_start(config: RunConfig) -> None:
+    from weightkit import Group, Transfer, UncoveredRead
+
+    groups = tuple(
+        Group(group.name, Transfer.HOLD if group.name == "encoder" else group.transfer, "the devlog's fault")
+        for group in config.architecture.groups
+    )
+    with pytest.raises(UncoveredRead) as refused:
+        Learner(config, prepare_policy(config, None), bind="127.0.0.1:0", groups=groups)
+    assert all(name.startswith("encoder.") for name in refused.value.names)
+    assert len(refused.value.names) == 8
