@@ -21,7 +21,15 @@ from weightkit.errors import TransportTimeout
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
-from weightkit_runners.process import append_json, limit_threads, log, log_findings, start_logging, stop_on_sigterm
+from weightkit_runners.process import (
+    append_json,
+    limit_threads,
+    log,
+    log_findings,
+    start_logging,
+    stop_on_sigterm,
+    version_row,
+)
 from weightkit_runners.replay import ACTION, NEXT, REWARD, TERMINATED
 
 SEND_EVERY_STEPS = 10
@@ -234,8 +242,7 @@ class Actor:
         log.info(
             "[ACTOR] Acting with weights v%d (learner step %d), root %s", version.counter, version.learner_step, root
         )
-        row = {"run_id": version.run_id, "counter": version.counter, "learner_step": version.learner_step, "root": root}
-        append_json(Path(self.config.output_dir) / f"{self.name}_versions.jsonl", [row])
+        append_json(Path(self.config.output_dir) / f"{self.name}_versions.jsonl", [version_row(version, root)])
 
     def close(self) -> None:
         """Disconnect and free the environment."""

@@ -27,6 +27,7 @@ from weightkit_runners.process import (
     log_report,
     start_logging,
     stop_on_sigterm,
+    version_row,
 )
 from weightkit_runners.replay import ReplayBuffer, check_transition, transition_specs
 
@@ -205,8 +206,7 @@ class Learner:
         root = str(self.publisher.status()["root"])
         self._pushed_step, self._pushed_at = self.learner_step, self._clock()
         log.info("[LEARNER] Published weights v%d (learner step %d), root %s", version.counter, self.learner_step, root)
-        row = {"run_id": version.run_id, "counter": version.counter, "learner_step": version.learner_step, "root": root}
-        append_json(self.config.output_dir / "learner_versions.jsonl", [row])
+        append_json(self.config.output_dir / "learner_versions.jsonl", [version_row(version, root)])
         return version
 
     def drain(self, *, wait_s: float) -> int:

@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from weightkit.core.report import Report, Severity
+from weightkit.core.version import WeightVersion
 from weightkit_runners.config import RunConfig
 
 log = logging.getLogger("weightkit_runners")
@@ -55,6 +57,11 @@ def log_report(text: Callable[[Report], str], report: Report) -> None:
     """A Report's text, line by line."""
     for line in text(report).splitlines():
         log.info("%s", line)
+
+
+def version_row(version: WeightVersion, root: str) -> dict[str, Any]:
+    """One set of weights as both sides note it in their ``*_versions.jsonl``."""
+    return {**asdict(version), "root": root}
 
 
 def append_json(path: Path, rows: Iterable[dict[str, Any]]) -> None:

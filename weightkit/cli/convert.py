@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from weightkit.cli import options
@@ -46,35 +48,22 @@ def command(
     from weightkit.verbs.convert import conversion_report, convert, plan_conversion, refusal_report
 
     def make() -> Report:
+        wanted: dict[str, Any] = {
+            "to": to,
+            "from_": from_,
+            "config": config_path,
+            "set": set_values,
+            "adapt": adapt,
+            "drop": drop,
+            "allow_missing": allow_missing,
+            "allow_lossy": allow_lossy,
+        }
         try:
-            if plan_only:
-                if out is not None:
-                    raise UsageError("--plan-only writes nothing: leave out -o")
-                planned = plan_conversion(
-                    source,
-                    to=to,
-                    from_=from_,
-                    config=config_path,
-                    set=set_values,
-                    adapt=adapt,
-                    drop=drop,
-                    allow_missing=allow_missing,
-                    allow_lossy=allow_lossy,
-                )
-                return conversion_report(planned, out=None)
-            return convert(
-                source,
-                to=to,
-                from_=from_,
-                config=config_path,
-                set=set_values,
-                adapt=adapt,
-                drop=drop,
-                allow_missing=allow_missing,
-                allow_lossy=allow_lossy,
-                out=out,
-                force=force,
-            )
+            if not plan_only:
+                return convert(source, out=out, force=force, **wanted)
+            if out is not None:
+                raise UsageError("--plan-only writes nothing: leave out -o")
+            return conversion_report(plan_conversion(source, **wanted), out=None)
         except PlanError as error:
             return refusal_report(error, source, to)
 
