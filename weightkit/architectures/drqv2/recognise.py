@@ -11,11 +11,12 @@ from weightkit.architectures.drqv2.config import DrQV2Config, parse_settings
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
 from weightkit.core.section import Section
-from weightkit.core.tensor import StateSpec
+from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.errors import ConfigError, UsageError
 
 _TOWER = re.compile(r"encoder\.convs_per_cam\.(\d+)\.(\d+)\.weight")
 _TRUNK = "input_preprocess_modules"
+_HEAD = "critic.qs.0.out_mlp.0.weight"
 _NOT_IN_WEIGHTS = {"cameras", "image_channels", "image_height", "image_width", "num_downsample_convs"}
 _MOST = 1000
 """What a file says about itself is believed up to here: no such net has more frames or convolutions."""
@@ -60,7 +61,12 @@ def recognise_robobase(checkpoint: Checkpoint, settings: Mapping[str, str]) -> R
     keys = [key for key in _SNAPSHOT_KEYS if key in checkpoint.metadata]
     if keys:
         evidence.append(f"a RoboBase snapshot's keys {', '.join(keys)}" + ("" if "cfg" in keys else ", no cfg"))
-    config, findings = _infer(state, actor, cameras, len(indices), _cfg(checkpoint), settings, evidence)
+    config: DrQV2Config | None
+    try:
+        config, findings = _infer(state, actor, cameras, len(indices), _cfg(checkpoint), settings, evidence)
+    except _ShapeError as error:
+        message = f"the shapes fit no drqv2 configuration: {error}"
+        config, findings = None, [Finding("WK107", Severity.ERROR, error.name, message)]
     sure = config is not None and "cfg" in checkpoint.metadata
     return Recognition(
         "drqv2",
@@ -71,6 +77,21 @@ def recognise_robobase(checkpoint: Checkpoint, settings: Mapping[str, str]) -> R
         config,
         tuple(findings),
     )
+
+
+class _ShapeError(Exception):
+    """A tensor of the net's names that has not the axes of the net's tensors."""
+
+    def __init__(self, name: str, spec: TensorSpec) -> None:
+        super().__init__(f"{name} is {spec}")
+        self.name = name
+
+
+def _length(state: StateSpec, name: str, axis: int) -> int:
+    """How long a weight matrix or kernel is on ``axis``. Raises _ShapeError for a tensor without that axis."""
+    if len(state[name].shape) <= axis:
+        raise _ShapeError(name, state[name])
+    return state[name].shape[axis]
 
 
 def _cfg(checkpoint: Checkpoint) -> Mapping[str, object]:
@@ -99,14 +120,14 @@ def _infer(
     unsupported = [
         name for name in state if ".time_obs." in name or ".time_dim_rnn." in name or name.startswith("view_fusion.")
     ]
-    atoms = state["critic.qs.0.out_mlp.0.weight"].shape[0] if "critic.qs.0.out_mlp.0.weight" in state else 1
+    atoms = _length(state, _HEAD, 0) if _HEAD in state else 1
     if unsupported or atoms != 1:
         what = f"tensor {unsupported[0]}" if unsupported else f"a distributional critic of {atoms} atoms"
         findings.append(
             Finding(
                 "WK107",
                 Severity.ERROR,
-                unsupported[0] if unsupported else "critic.qs.0.out_mlp.0.weight",
+                unsupported[0] if unsupported else _HEAD,
                 f"a RoboBase variant that drqv2 cannot hold: {what}",
                 "inspect lists its tensors; converting it would change the policy",
             )
@@ -128,7 +149,7 @@ def _infer(
     first = state["encoder.convs_per_cam.0.0.weight"].shape
     channels = first[0]
     low_dim = f"{actor}.{_TRUNK}.low_dim_obs.0.weight"
-    states = state[low_dim].shape[1] if low_dim in state else 0
+    states = _length(state, low_dim, 1) if low_dim in state else 0
     image_channels = decide("image_channels", None, 3, "RGB images are assumed: channels per frame are not stored")
     frames = decide(
         "frame_stack",
@@ -149,7 +170,7 @@ def _infer(
         return None, findings
     nodes: list[int] = []
     while f"{actor}.main_mlp.{3 * len(nodes)}.weight" in state:
-        nodes.append(state[f"{actor}.main_mlp.{3 * len(nodes)}.weight"].shape[0])
+        nodes.append(_length(state, f"{actor}.main_mlp.{3 * len(nodes)}.weight", 0))
     critics = sum(1 for name in state if re.fullmatch(r"critic\.qs\.\d+\.out_mlp\.0\.weight", name))
     try:
         names = chosen.get("cameras") or tuple(f"cam{index}" for index in range(cameras))
@@ -176,7 +197,7 @@ def _infer(
             image_width=size[1],
             frame_stack=frames,
             state_dim=states // frames,
-            action_dim=state[f"{actor}.out_mlp.0.weight"].shape[0],
+            action_dim=_length(state, f"{actor}.out_mlp.0.weight", 0),
             encoder_channels=channels,
             num_downsample_convs=down,
             num_post_downsample_convs=convs - down,
