@@ -1,4 +1,4 @@
-"""Property tests draw the same cases in every run; ``HYPOTHESIS_PROFILE=random`` (``./dev campaign laws``) draws others."""
+"""Property tests draw the same cases each time; ``HYPOTHESIS_PROFILE=random`` (``./dev campaign laws``) others."""
 
 from __future__ import annotations
 
