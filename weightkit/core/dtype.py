@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Kind = Literal["float", "complex", "int", "uint", "bool"]
 
@@ -51,3 +54,17 @@ def dtype_named(name: str) -> DType:
         return DTYPES[name]
     except KeyError:
         raise KeyError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}") from None
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """numpy's element type; bfloat16 and float8 come from ml_dtypes. Raises ValueError for complex32."""
+    import numpy as np
+
+    if dtype.name == "bfloat16" or dtype.name.startswith("float8"):
+        import ml_dtypes
+
+        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
+        return special
+    if dtype.name == "complex32":
+        raise ValueError("numpy has no complex32")
+    return np.dtype(dtype.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from weightkit.core.dtype import DType
+from weightkit.core.dtype import DType, numpy_dtype
 from weightkit.core.tensor import TensorSpec
 from weightkit.core.text import printable
 from weightkit.errors import FormatError, WriteError
@@ -15,24 +15,16 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-_ML_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
-
 
 def array_dtype(dtype: DType, *, where: str) -> np.dtype[Any]:
     """numpy's element type for ``dtype``. Raises FormatError for the one that numpy does not have."""
-    import numpy as np
-
-    if dtype.name in _ML_DTYPES:
-        import ml_dtypes
-
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
-        return found
-    if dtype.name == "complex32":
+    try:
+        return numpy_dtype(dtype)
+    except ValueError:
         raise FormatError(
-            f"{printable(where)}: elements are complex32, which numpy does not have",
+            f"{printable(where)}: elements are {dtype}, which numpy does not have",
             hint="convert it to complex64 with torch first",
-        )
-    return np.dtype(dtype.name)
+        ) from None
 
 
 def dense_array(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from weightkit.core.dtype import DTYPES, DType, dtype_named
+from weightkit.core.dtype import DTYPES, DType, dtype_named, numpy_dtype
 from weightkit.core.plan import OpClass
 from weightkit.core.rule import StackedAxis
 from weightkit.core.tensor import TensorSpec
@@ -92,20 +92,6 @@ def _whole_numbers(array: np.ndarray, after: DType) -> np.ndarray:
             if not bool(np.all(values.astype(wanted).astype(values.dtype) == values)):
                 raise ValueError(f"a value does not fit into {after}: it is no whole number")
     return array.astype(wanted)
-
-
-def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The numpy dtype of an element type; bfloat16 and float8 come from ml_dtypes."""
-    import numpy as np
-
-    if dtype.name == "bfloat16" or dtype.name.startswith("float8"):
-        import ml_dtypes
-
-        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
-        return special
-    if dtype.name == "complex32":
-        raise ValueError("numpy has no complex32: choose complex64")
-    return np.dtype(dtype.name)
 
 
 def cast(source: TensorSpec, target: TensorSpec, stacked: StackedAxis | None, choice: str) -> ShapeOp:

@@ -18,7 +18,7 @@ IMAGE, STATE = "observation.images.front", "observation.state"
 def frame(number: int, channels: int, state_dim: int) -> dict[str, NDArray[Any]]:
     """A frame whose every value tells its number and its channel."""
     image = np.zeros((channels, 2, 3), np.uint8)
-    image += np.arange(channels, dtype=np.uint8)[:, None, None] + np.uint8(10 * number)
+    image += np.arange(channels, dtype=np.uint8)[:, None, None] + np.uint8(8 * number)
     return {IMAGE: image, STATE: np.arange(state_dim, dtype=np.float32) + 100 * number}
 
 
