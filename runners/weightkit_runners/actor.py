@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -15,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.cli import options
-from weightkit.cli.main import run_command
+from weightkit.cli.main import emit, run_command
+from weightkit.core.report import Report
 from weightkit.core.version import WeightVersion
 from weightkit.errors import TransportTimeout
-from weightkit_runners.config import RunConfig, read_run_config
+from weightkit_runners.config import RunConfig, prepare_output, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
 from weightkit_runners.process import (
@@ -31,6 +31,7 @@ from weightkit_runners.process import (
     version_row,
 )
 from weightkit_runners.replay import ACTION, NEXT, REWARD, TERMINATED
+from weightkit_runners.rollout import episodes_text
 
 SEND_EVERY_STEPS = 10
 FLUSH_TIMEOUT_S = 5.0
@@ -70,21 +71,25 @@ def command(
         raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json")
     start_logging()
     stop = stop_on_sigterm()
-    config = read_run_config(config_path, set_values)
-    limit_threads(config.torch_threads or 1)
-    log_findings(config, "ACTOR")
-    first_seed = config.seed if seed is None else seed
-    with Actor(
-        config, address=learner or config.link.address, name=name, insecure=insecure, hold=hold_version
-    ) as actor:
-        if not actor.wait_for_weights(stop):
-            done = []
-        elif evaluate:
-            done = actor.evaluate(range(first_seed, first_seed + (episodes or 10)), stop)
-        else:
-            done = actor.collect(first_seed, stop, episodes=episodes)
-    if as_json:
-        click.echo(json.dumps({"actor": name, "episodes": [episode.to_dict() for episode in done]}, indent=1))
+
+    def make() -> Report:
+        config = read_run_config(config_path, set_values)
+        prepare_output(config)
+        limit_threads(config.torch_threads or 1)
+        log_findings(config, "ACTOR")
+        first_seed = config.seed if seed is None else seed
+        address = learner or config.link.address
+        with Actor(config, address=address, name=name, insecure=insecure, hold=hold_version) as actor:
+            if not actor.wait_for_weights(stop):
+                done = []
+            elif evaluate:
+                done = actor.evaluate(range(first_seed, first_seed + (episodes or 10)), stop)
+            else:
+                done = actor.collect(first_seed, stop, episodes=episodes)
+        facts = {"actor": name, "episodes": [episode.to_dict() for episode in done]}
+        return Report("actor", config.findings, facts)
+
+    emit("actor", as_json, make, episodes_text)
 
 
 class Actor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,12 +14,13 @@ from weightkit.architectures import architecture_named
 from weightkit.architectures.base import Architecture
 from weightkit.core.report import Finding
 from weightkit.core.section import Section
-from weightkit.errors import ConfigError, UsageError
+from weightkit.errors import ConfigError, UsageError, WriteError
 from weightkit.verbs.configure import architecture_of_config, read_train_config
 from weightkit_runners.config_keys import KNOWN_WITHOUT_EFFECT, key_findings
 from weightkit_runners.schedules import Linear, parse_schedule
 
 TRAINED_HERE = ("drqv2",)
+DEFAULT_SCHEDULE = "linear(1.0,0.1,50000)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ def _parse(root: Section, architecture: Architecture) -> RunConfig:
 
 def _parse_common(root: Section) -> dict[str, Any]:
     """The part that does not depend on the architecture."""
+    _check_idle(root)
     policy = root.section("policy")
     output_dir = Path(root.text("output_dir", "outputs/train"))
     pretrained, origin = _pretrained(root, output_dir)
@@ -168,19 +171,19 @@ def _parse_common(root: Section) -> dict[str, Any]:
             start_step=policy.integer("exploration_start_step", 0),
         ),
         "update": UpdateConfig(
-            batch_size=root.integer("batch_size", 256, minimum=1),
+            batch_size=root.integer("batch_size", 256, minimum=1, maximum=65536),
             actor_lr=policy.number("actor_lr", 3e-4, minimum=0.0),
             critic_lr=critic_lr,
             encoder_lr=policy.number("encoder_lr", critic_lr, minimum=0.0),
-            discount=policy.number("discount", 0.99, minimum=0.0),
-            target_update_weight=policy.number("critic_target_update_weight", 0.01, minimum=0.0),
-            utd_ratio=policy.integer("utd_ratio", 1, minimum=1),
+            discount=policy.number("discount", 0.99, minimum=0.0, maximum=1.0),
+            target_update_weight=policy.number("critic_target_update_weight", 0.01, minimum=0.0, maximum=1.0),
+            utd_ratio=policy.integer("utd_ratio", 1, minimum=1, maximum=1024),
             policy_update_freq=policy.integer("policy_update_freq", 1, minimum=1),
             grad_clip_norm=policy.number("grad_clip_norm", 40.0, minimum=0.0),
             use_augmentation=policy.flag("use_augmentation", True),
         ),
         "device": policy.text("device", "cpu"),
-        "torch_threads": policy.integer("torch_threads", 0),
+        "torch_threads": policy.integer("torch_threads", 0, maximum=1024),
         "seed": root.integer("seed", 1000),
         "output_dir": output_dir,
         "log_freq": root.integer("log_freq", 100, minimum=1),
@@ -204,7 +207,11 @@ def _pretrained(root: Section, output_dir: Path) -> tuple[Path | None, str]:
         return Path(policy.text("pretrained_path")), policy.where("pretrained_path")
     policy.raw("pretrained_path")
     saved = output_dir / "train_config.json"
-    if not saved.is_file() or saved.resolve() == Path(root.origin).resolve():
+    try:
+        there = saved.is_file()
+    except OSError as error:
+        raise ConfigError(f"{root.where('output_dir')}: {error.strerror}") from None
+    if not there or saved.resolve() == Path(root.origin).resolve():
         return None, ""
     other = read_train_config(saved).section("policy")
     if "pretrained_path" not in other:
@@ -234,6 +241,28 @@ def _env(root: Section) -> EnvConfig:
     )
 
 
+def _check_idle(root: Section) -> None:
+    """Refuse wrong types in the fields that the devlogs name and that change nothing here, without using them up."""
+    policy = Section(root.values, root.origin).section("policy")
+    policy.flag("async_prefetch", False)
+    policy.integer("offline_buffer_capacity", 50_000, minimum=0)
+    policy.text("storage_device", "cpu")
+    for side in ("actor", "learner"):
+        policy.section("concurrency").text(side, "threads", choices=("threads", "processes"))
+
+
+def prepare_output(config: RunConfig) -> None:
+    """Make the output folder. Raises WriteError where it takes no files, before anything listens or moves."""
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.output_dir):
+            pass
+    except OSError as error:
+        raise WriteError(
+            f"{config.output_dir}: nothing can be written there: {error.strerror}", hint="choose another output_dir"
+        ) from None
+
+
 def _port(link: Section) -> int:
     port = link.integer("learner_port", 50051)
     if port > 65535:
@@ -243,9 +272,8 @@ def _port(link: Section) -> int:
 
 def _schedule(policy: Section) -> Linear:
     raw = policy.raw("stddev_schedule")
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        return parse_schedule(str(raw))
-    text = policy.text("stddev_schedule", "linear(1.0,0.1,50000)")
+    is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
+    text = str(policy.number("stddev_schedule")) if is_number else policy.text("stddev_schedule", DEFAULT_SCHEDULE)
     try:
         return parse_schedule(text)
     except ValueError as error:

@@ -116,7 +116,8 @@ def show_proof(config_path: Path, policy_dir: Path, folder: Path) -> None:
     push = folder / "push_of_devlog_042.pt"
     torch.save({"policy": load_policy(policy_dir).actor.state_dict()}, push)
     old = verify_sync(config_path=config_path, payload=push)
-    click.echo(f"\nand what devlog 042's learner pushed, only the actor:\n$ weightkit verify-sync --payload {push}")
+    click.echo("\nand what devlog 042's learner pushed, only the actor:")
+    click.echo(f"$ weightkit verify-sync --config_path {config_path} --payload {push}")
     click.echo(verify_sync_text(old))
     if not report.ok or old.ok:
         raise DemoFailed("the proof should pass for the manifest and fail for devlog 042's push")
@@ -235,6 +236,8 @@ def show_training(config_path: Path, folder: Path, learner: Child, address: str)
         same = "-" if theirs is None else "yes" if theirs["root"] == row["root"] else "NO"
         actor_root = "superseded" if theirs is None else theirs["root"][:16]
         lines.append([f"v{counter}", row["learner_step"], row["root"][:16], actor_root, same])
+    if len(shown) < len(sent):
+        lines.insert(5, ["...", "", "", "", ""])
     click.echo("\n".join(table(lines, right=(1,))))
     equal = [c for c, row in got.items() if c in sent and row["root"] == sent[c]["root"]]
     click.echo(f"{len(sent)} versions pushed, {len(got)} taken by the actor, {len(equal)} with equal digests")

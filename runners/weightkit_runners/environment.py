@@ -82,7 +82,7 @@ def make_run_env(config: RunConfig) -> RunEnv:
             hint=(
                 "your own environment is looked for in the current folder and in what is installed"
                 if ":" in config.env.name
-                else "pip install 'weightkit[arm]'"
+                else f"pip install {error.name}"
             ),
         ) from None
     except (ValueError, TypeError, RuntimeError) as error:

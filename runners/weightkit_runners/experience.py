@@ -37,6 +37,10 @@ Transition = Mapping[str, np.ndarray]
 WhenFull = Literal["block", "drop_oldest"]
 
 
+class SinkClosed(Exception):
+    """Raised by a sink that takes nothing any more: the actor keeps the batch, and its stream ends without noise."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExperienceBatch:
     """Transitions of one actor, in order, with the weights that they were acted with."""
@@ -378,6 +382,8 @@ class ExperienceReceiver:
                 seq = self._accept(str(opening.actor_id), epoch, generation, request.batch)
             except (ValueError, TypeError) as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except SinkClosed as closed:
+                context.abort(grpc.StatusCode.UNAVAILABLE, str(closed))
             yield pb.FromLearner(accepted_seq=seq)
 
     def _accept(self, actor_id: str, epoch: _Epoch, generation: int, message: Any) -> int:

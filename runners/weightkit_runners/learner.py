@@ -18,7 +18,8 @@ from weightkit.core.group import Group
 from weightkit.core.version import WeightVersion
 from weightkit.errors import PlanError
 from weightkit_runners.checkpoints import save_policy
-from weightkit_runners.config import RunConfig, read_run_config
+from weightkit_runners.config import RunConfig, prepare_output, read_run_config
+from weightkit_runners.experience import ExperienceBatch, ExperienceReceiver, SinkClosed
 from weightkit_runners.process import (
     append_json,
     limit_threads,
@@ -61,6 +62,7 @@ def command(
     start_logging()
     stop = stop_on_sigterm()
     config = read_run_config(config_path, set_values)
+    prepare_output(config)
     limit_threads(config.torch_threads, leave=1)
     log_findings(config, "LEARNER")
     policy = prepare_policy(config, pretrained, adapt=adapt, drop=drop, allow_missing=allow_missing)
@@ -123,7 +125,6 @@ class Learner:
     ) -> None:
         from weightkit.sync.inventory import make_manifest
         from weightkit.sync.publisher import Publisher
-        from weightkit_runners.experience import ExperienceReceiver
         from weightkit_runners.updates import make_update
 
         self.config = config
@@ -183,6 +184,8 @@ class Learner:
         if self.learner_step > self._pushed_step:
             self.push()
         self._await_actors()
+        self._closing.set()
+        self.drain(wait_s=0.0)  # what was accepted is part of the run
         if config.save_checkpoint and self.learner_step:
             self.save()
         log.info(
@@ -227,12 +230,14 @@ class Learner:
         log.info("[LEARNER] Saved %s", path)
         return path
 
-    def _accept(self, batch: Any) -> None:
+    def _accept(self, batch: ExperienceBatch) -> None:
         """Take a batch from the stream; waits while the learner is busy, which holds that actor back.
 
         Transitions that are not this run's are refused and counted: one actor with another configuration must not end
         the training of the others.
         """
+        if self._closing.is_set():
+            raise SinkClosed("the learner is closing")
         try:
             for transition in batch.transitions:
                 check_transition(transition, self._transition_specs)
@@ -246,7 +251,7 @@ class Learner:
             except queue.Full:
                 continue
             return
-        raise RuntimeError("the learner is closing")
+        raise SinkClosed("the learner is closing")
 
     def _log(self, metrics: dict[str, float]) -> None:
         values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -18,9 +18,15 @@ def build_policy(config: RunConfig) -> Any:
     torch.manual_seed(config.seed)
     try:
         device = torch.device(config.device)
-        return config.architecture.build(config.net).to(device)
+        if device.type == "meta":
+            raise RuntimeError("a meta device holds no values")
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"{config.path} @ $.policy.device: {config.device!r}: {str(error).splitlines()[0]}") from None
+    try:
+        return config.architecture.build(config.net).to(device)
+    except (RuntimeError, MemoryError) as error:
+        raise ConfigError(f"{config.path} @ $.policy: this net cannot be built: {str(error).splitlines()[0]}") from None
 
 
 def plan_pretrained(

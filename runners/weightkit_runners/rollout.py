@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.cli import options
-from weightkit.cli.main import run_command
-from weightkit.errors import PlanError, UsageError
+from weightkit.cli.main import emit, run_command
+from weightkit.core.report import Report
+from weightkit.errors import PlanError, UsageError, WriteError
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import make_run_env
-from weightkit_runners.episodes import Episode, policy_act, run_episode, successes
+from weightkit_runners.episodes import Episode, policy_act, run_episode
 from weightkit_runners.process import limit_threads, log, log_findings, start_logging
 
 
@@ -46,27 +47,36 @@ def command(
     if config_path is None:
         raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json")
     start_logging()
-    config = read_run_config(config_path, set_values)
-    limit_threads(config.torch_threads or 1)
-    log_findings(config, "ROLLOUT")
-    first = config.seed if seed is None else seed
-    frames: list[NDArray[Any]] = []
-    done = rollout(
-        config,
-        checkpoint,
-        range(first, first + episodes),
-        adapt=adapt,
-        drop=drop,
-        allow_missing=allow_missing,
-        frames=frames if video else None,
-    )
-    if video:
-        write_gif(Path(video), frames)
-    if as_json:
-        document = {"checkpoint": checkpoint, "episodes": [episode.to_dict() for episode in done]}
-        click.echo(json.dumps(document, indent=1))
-    else:
-        click.echo(f"{successes(done)} of {len(done)} episodes succeeded")
+
+    def make() -> Report:
+        config = read_run_config(config_path, set_values)
+        limit_threads(config.torch_threads or 1)
+        log_findings(config, "ROLLOUT")
+        if video:
+            check_video(Path(video))
+        first = config.seed if seed is None else seed
+        frames: list[NDArray[Any]] = []
+        done = rollout(
+            config,
+            checkpoint,
+            range(first, first + episodes),
+            adapt=adapt,
+            drop=drop,
+            allow_missing=allow_missing,
+            frames=frames if video else None,
+        )
+        if video:
+            write_gif(Path(video), frames)
+        facts = {"checkpoint": checkpoint, "episodes": [episode.to_dict() for episode in done]}
+        return Report("rollout", config.findings, facts)
+
+    emit("rollout", as_json, make, episodes_text)
+
+
+def episodes_text(report: Report) -> str:
+    """How many of a Report's episodes succeeded."""
+    episodes: Any = report.facts["episodes"]
+    return f"{sum(episode['success'] for episode in episodes)} of {len(episodes)} episodes succeeded"
 
 
 def load_checkpoint(
@@ -128,14 +138,20 @@ def rollout(
     return done
 
 
-def write_gif(path: Path, frames: list[NDArray[Any]]) -> None:
-    """Write frames (H, W, 3) uint8 as an animation, 10 frames a second, enlarged to be seen."""
+def check_video(path: Path) -> None:
+    """Refuse a video that could not be written, before an episode is run."""
     if path.suffix.lower() != ".gif":
         raise UsageError(f"--video {path}: a .gif is written", hint="name a file that ends in .gif")
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise UsageError("--video needs pillow, which is not installed", hint="pip install 'weightkit[demo]'") from None
+    if not path.parent.is_dir():
+        raise WriteError(f"--video {path}: there is no folder {path.parent}")
+    if find_spec("PIL") is None:
+        raise UsageError("--video needs pillow, which is not installed", hint="pip install pillow")
+
+
+def write_gif(path: Path, frames: list[NDArray[Any]]) -> None:
+    """Write frames (H, W, 3) uint8 as an animation, 10 frames a second, enlarged to be seen."""
+    from PIL import Image
+
     scale = max(1, 256 // frames[0].shape[0])
     images = [Image.fromarray(np.repeat(np.repeat(frame, scale, 0), scale, 1)) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=100, loop=0)

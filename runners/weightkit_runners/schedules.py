@@ -30,9 +30,15 @@ def parse_schedule(text: str) -> Linear:
     """
     found = _LINEAR.fullmatch(text.strip())
     if found:
-        return Linear(*(float(number) for number in found.groups()))
+        return _checked(*(float(number) for number in found.groups()))
     try:
         constant = float(text)
     except ValueError:
         raise ValueError(f"expected linear(START,END,STEPS) or a number, found {text!r}") from None
-    return Linear(constant, constant, 0.0)
+    return _checked(constant, constant, 0.0)
+
+
+def _checked(start: float, end: float, duration: float) -> Linear:
+    if not all(0.0 <= value < 1e18 for value in (start, end, duration)):
+        raise ValueError(f"expected numbers of at least 0, found {start:g}, {end:g}, {duration:g}")
+    return Linear(start, end, duration)

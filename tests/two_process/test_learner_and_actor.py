@@ -99,6 +99,8 @@ def test_a_learner_trains_on_an_actors_transitions_and_both_hold_equal_digests(c
     last = tmp_path / "run" / "checkpoints" / "last"
     assert last.resolve().name == "000008"
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 8
+    for log in ("learner.log", "actor.log"):
+        assert "Traceback" not in (tmp_path / log).read_text()
 
 
 def test_an_actor_may_start_before_its_learner(config: Path, tmp_path: Path) -> None:
@@ -172,6 +174,24 @@ def torch_equal(a: Any, b: Any) -> bool:
     import torch
 
     return torch.equal(a, b)
+
+
+@pytest.mark.parametrize("module", ["learner", "actor"])
+def test_an_output_folder_that_takes_no_files_is_refused_before_anything_starts(module: str, config: Path) -> None:
+    done = run(f"weightkit_runners.{module}", "--config_path", str(config), "--set", "output_dir=/dev/null/x")
+    assert done.returncode == 6
+    assert "/dev/null/x" in done.stderr
+    assert "Listening" not in done.stderr
+    assert VERIFICATION[0] not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_actors_failure_is_one_json_report_too(config: Path, silent_port: int) -> None:
+    config = edited(config, learner_port=silent_port, first_weights_timeout=0)
+    done = run("weightkit_runners.actor", "--config_path", str(config), "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["exit_code"], report["ok"], report["verb"]) == (1, 1, False, "actor")
+    assert str(silent_port) in report["findings"][0]["message"]
 
 
 def test_sigterm_ends_a_waiting_learner_with_exit_code_0(config: Path, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def run_command(command: click.Command, program: str, arguments: list[str] | Non
     try:
         command.main(args=arguments, prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         words = sys.argv[1:] if arguments is None else arguments
@@ -75,6 +76,7 @@ def run_command(command: click.Command, program: str, arguments: list[str] | Non
         print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

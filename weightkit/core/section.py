@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from weightkit.errors import ConfigError
@@ -42,27 +42,28 @@ class Section:
             raise self.wrong(key, "an object", value)
         return Section(value, self.origin, f"{self.address}.{key}", self.used)
 
-    def sections(self) -> Iterator[tuple[str, Section]]:
-        """Every entry of this object as an object."""
-        for key in self.values:
-            yield key, self.section(key)
-
-    def integer(self, key: str, default: int | None = None, *, minimum: int = 0) -> int:
-        """A whole number of at least ``minimum``; ``default`` where the key is missing or null."""
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
+        """A whole number from ``minimum`` to ``maximum``; ``default`` where the key is missing or null."""
         value = self._value(key, default, "a whole number")
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, "a whole number", value)
         if value < minimum:
             raise self.wrong(key, f"a whole number of at least {minimum}", value)
+        if value > maximum:
+            raise self.wrong(key, f"a whole number up to {maximum}", value)
         return value
 
-    def number(self, key: str, default: float | None = None, *, minimum: float | None = None) -> float:
-        """A number; ``default`` where the key is missing or null."""
+    def number(
+        self, key: str, default: float | None = None, *, minimum: float | None = None, maximum: float = 1e18
+    ) -> float:
+        """A number within the bounds; ``default`` where the key is missing or null."""
         value = self._value(key, default, "a number")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(key, "a number", value)
         if minimum is not None and value < minimum:
             raise self.wrong(key, f"a number of at least {minimum:g}", value)
+        if not -1e18 <= value <= maximum:
+            raise self.wrong(key, f"a number up to {maximum:g}", value)
         return float(value)
 
     def text(self, key: str, default: str | None = None, *, choices: tuple[str, ...] = ()) -> str:
@@ -92,14 +93,16 @@ class Section:
         """A list of whole numbers of at least 1; ``default`` where the key is missing or null."""
         value = self._value(key, default, "a list of whole numbers")
         if not isinstance(value, (list, tuple)) or not all(
-            isinstance(item, int) and not isinstance(item, bool) and item >= 1 for item in value
+            isinstance(item, int) and not isinstance(item, bool) and 1 <= item < 2**31 for item in value
         ):
             raise self.wrong(key, "a list of whole numbers of at least 1", value)
         return tuple(value)
 
     def wrong(self, key: str, expected: str, found: object) -> ConfigError:
         """The error for a value that is not what it should be."""
-        return ConfigError(f"{self.where(key)}: expected {expected}, found {found!r}")
+        huge = isinstance(found, int) and abs(found) > 10**18
+        shown = "a number of that many digits" if huge else repr(found)
+        return ConfigError(f"{self.where(key)}: expected {expected}, found {shown[:200]}")
 
     def _value(self, key: str, default: object, expected: str) -> object:
         value = self.raw(key)

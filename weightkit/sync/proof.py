@@ -140,7 +140,7 @@ def _pinned_but_trainable(reads: Collection[str], manifest: SyncManifest) -> lis
     return [
         Finding(
             "WK309",
-            Severity.WARNING,
+            Severity.ERROR,
             entry.name,
             f"read by act() and pinned in group {entry.group!r}, but requires_grad is True: training may change it",
             "freeze it (requires_grad_(False)) or send it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from weightkit.arena import Arena
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
+from weightkit.core.text import printable
 from weightkit.core.version import WeightVersion
 from weightkit.digest import root_digest, tensor_digest
 from weightkit.errors import PublishRefused
@@ -47,6 +49,9 @@ from weightkit.transports.base import (
 REMEMBERED_ACTORS = 256
 REMEMBERED_ROOTS = 1024
 _SUMMABLE = (torch.float16, torch.float32, torch.float64)
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ class SyncService:
     def hello(self, hello: Hello) -> Welcome | Reject:
         reply = answer(hello, self.manifest, run_id=self.run_id, pins=self.pins)
         if isinstance(reply, Reject):
+            names = ", ".join(sorted({finding.subject for finding in reply.report.errors()}))
+            logger.warning("refused actor %s: %s", printable(hello.actor_id), printable(names or "see its log"))
             return reply
         with self._changed:
             before = self._actors.pop(hello.actor_id, None)
@@ -290,6 +297,13 @@ class Publisher:
                     f"{name}: the manifest says {wanted}, the policy now has {found}; the last version stays",
                     hint="a policy must not change its layout while it is published: restart with a new manifest",
                 )
+        pins = pin_digests(own, self.manifest)
+        moved = sorted(name for name, digest in self._service.pins.items() if pins.get(name) != digest)
+        if moved:
+            raise PublishRefused(
+                f"pinned, but changed since the learner started; the last version stays: {', '.join(moved)}",
+                hint="a pinned tensor never travels, so actors would not follow: freeze it, or give its group 'send'",
+            )
         arena = Arena(self.manifest)
         arena.pack(own)
         spoiled = [name for name in arena.names if not _finite(arena.tensor(name))]

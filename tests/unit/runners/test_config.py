@@ -103,6 +103,22 @@ def test_features_may_be_bare_lists(tmp_path: Path, written: Path) -> None:
         (lambda d: d["policy"]["actor_learner_config"].update(learner_port=70000), "learner_port"),
         (lambda d: d["policy"].update(type="act"), "$.policy.type"),
         (lambda d: d.update(batch_size=1.5), "$.batch_size"),
+        (lambda d: d.update(batch_size=10**400), "$.batch_size"),
+        (lambda d: d.update(seed=10**30), "$.seed"),
+        (lambda d: d["policy"].update(critic_lr=10**400), "$.policy.critic_lr"),
+        (lambda d: d["policy"].update(num_critics=10**30), "$.policy.num_critics"),
+        (lambda d: d["policy"].update(num_critics=100000), "$.policy.num_critics"),
+        (lambda d: d["policy"].update(bottleneck_size=10**9), "$.policy.bottleneck_size"),
+        (lambda d: d["policy"].update(mlp_nodes=[10**30]), "$.policy.mlp_nodes"),
+        (lambda d: d["policy"].update(stddev_schedule=-1), "$.policy.stddev_schedule"),
+        (lambda d: d["policy"].update(stddev_schedule="linear(1,0,-5)"), "$.policy.stddev_schedule"),
+        (lambda d: d["policy"].update(discount=1.5), "$.policy.discount"),
+        (lambda d: d["policy"]["concurrency"].update(actor=5), "$.policy.concurrency.actor"),
+        (lambda d: d["policy"].update(offline_buffer_capacity="abc"), "$.policy.offline_buffer_capacity"),
+        (lambda d: d["policy"].update(async_prefetch="abc"), "$.policy.async_prefetch"),
+        (lambda d: d["policy"].update(storage_device=3), "$.policy.storage_device"),
+        (lambda d: d["env"]["features"]["action"].update(shape=[7]), "$.env.features.action"),
+        (lambda d: d.update(output_dir="x" * 300), "$.output_dir"),
         (lambda d: d["policy"]["input_features"].update({"observation.state": {"shape": [50]}}), "observation.state"),
     ],
 )
@@ -110,6 +126,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_address(tmp_path: Path, c
     with pytest.raises(ConfigError) as caught:
         read_run_config(edited(tmp_path, change))
     assert address in caught.value.message
+    assert len(caught.value.message) < 1000
     assert caught.value.exit_code == 3
 
 

@@ -146,6 +146,24 @@ def test_pinned_tensors_come_back_when_they_are_equal_and_are_never_sent() -> No
         assert torch.equal(act(actor, PROBES[0]), act(learner, PROBES[0]))
 
 
+def test_a_pinned_tensor_that_changes_on_the_learner_stops_the_publishing_by_name() -> None:
+    learner = drqv2_policy(SMALL_DRQV2, 0)
+    learner.encoder.requires_grad_(False)
+    with publisher_of(learner, {"encoder": "pin"}) as pub:
+        pub.publish()
+        with torch.no_grad():
+            learner.encoder.front[0].bias.add_(1)
+        with pytest.raises(PublishRefused, match=r"encoder\.front\.0\.bias"):
+            pub.publish()
+        assert pub.status()["counter"] == 1
+
+
+def test_a_pinned_tensor_that_training_can_change_is_refused_at_the_start() -> None:
+    learner = drqv2_policy(SMALL_DRQV2, 0)
+    with pytest.raises(NeedsNotMet, match="WK309"):
+        publisher_of(learner, {"encoder": "pin"})
+
+
 def test_pinned_tensors_that_differ_are_refused_by_name() -> None:
     learner, actor = drqv2_policy(SMALL_DRQV2, 0), drqv2_policy(SMALL_DRQV2, 1)
     learner.encoder.requires_grad_(False)

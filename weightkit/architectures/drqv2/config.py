@@ -11,6 +11,8 @@ from weightkit.errors import ConfigError, UsageError
 
 IMAGE_KEY = "observation.images"
 STATE_KEY = "observation.state"
+MOST_CRITICS, MOST_CONVS, MOST_WIDE = 64, 64, 65536
+"""What a configuration may ask for: beyond this a typing error would only fill the memory."""
 _CAMERA = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TAKEN = {"training", "cameras"}
 """Attributes that the encoder's module sets: a tower cannot be called so."""
@@ -154,6 +156,8 @@ def from_train_config(root: Section) -> DrQV2Config:
             raise ConfigError(
                 f"{inputs.where(key)}.shape: {size} is no multiple of {policy.where('frame_stack')} = {frames}"
             )
+    if "action" in outputs:
+        _check_single(outputs, "action", _shape(outputs, "action", 1), single, 1)
     return _checked(
         policy,
         cameras=tuple(camera_of(key) for key in images),
@@ -180,12 +184,12 @@ def camera_of(key: str) -> str:
 def _widths(section: Section) -> dict[str, object]:
     nodes = "hidden_dims" if "hidden_dims" in section and "mlp_nodes" not in section else "mlp_nodes"
     return {
-        "encoder_channels": section.integer("encoder_channels", 32, minimum=1),
-        "num_downsample_convs": section.integer("num_downsample_convs", 1),
-        "num_post_downsample_convs": section.integer("num_post_downsample_convs", 3),
-        "bottleneck_size": section.integer("bottleneck_size", 50, minimum=1),
+        "encoder_channels": section.integer("encoder_channels", 32, minimum=1, maximum=MOST_WIDE),
+        "num_downsample_convs": section.integer("num_downsample_convs", 1, maximum=MOST_CONVS),
+        "num_post_downsample_convs": section.integer("num_post_downsample_convs", 3, maximum=MOST_CONVS),
+        "bottleneck_size": section.integer("bottleneck_size", 50, minimum=1, maximum=MOST_WIDE),
         "mlp_nodes": section.sizes(nodes, (256, 256)),
-        "num_critics": section.integer("num_critics", 2, minimum=1),
+        "num_critics": section.integer("num_critics", 2, minimum=1, maximum=MOST_CRITICS),
     }
 
 

@@ -88,8 +88,8 @@ class _ShapeError(Exception):
 
 
 def _length(state: StateSpec, name: str, axis: int) -> int:
-    """How long a weight matrix or kernel is on ``axis``. Raises _ShapeError for a tensor without that axis."""
-    if len(state[name].shape) <= axis:
+    """How long a weight matrix or kernel is on ``axis``. Raises _ShapeError for a tensor that has none."""
+    if len(state[name].shape) <= axis or state[name].shape[axis] < 1:
         raise _ShapeError(name, state[name])
     return state[name].shape[axis]
 
@@ -146,7 +146,7 @@ def _infer(
         findings.append(Finding("WK108", Severity.INFO, key, note))
         return assumed
 
-    first = state["encoder.convs_per_cam.0.0.weight"].shape
+    first = [_length(state, "encoder.convs_per_cam.0.0.weight", axis) for axis in (0, 1)]
     channels = first[0]
     low_dim = f"{actor}.{_TRUNK}.low_dim_obs.0.weight"
     states = _length(state, low_dim, 1) if low_dim in state else 0
@@ -164,7 +164,7 @@ def _infer(
         "strides are not stored: RoboBase's default is assumed, one convolution of stride 2, then stride 1",
         least=0,
     )
-    visual = state[f"{actor}.{_TRUNK}.fused_view_feats.0.weight"].shape
+    visual = [_length(state, f"{actor}.{_TRUNK}.fused_view_feats.0.weight", axis) for axis in (0, 1)]
     size = _image_size(chosen, cfg, visual[1], cameras * channels, down, convs - down, findings)
     if size is None:
         return None, findings
