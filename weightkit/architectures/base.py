@@ -51,7 +51,6 @@ class Architecture(Protocol):
     """One file or folder in this door. Nothing here imports torch before ``build``."""
 
     name: str
-    layouts: tuple[str, ...]
     groups: tuple[Group, ...]
 
     def recognise(self, checkpoint: Checkpoint, settings: NameMap[str, str]) -> Recognition | None:
@@ -60,14 +59,8 @@ class Architecture(Protocol):
     def default_config(self) -> Any:
         """The configuration where nobody says anything: that of the devlogs."""
 
-    def settings(self) -> tuple[str, ...]:
-        """The keys that ``--set`` takes."""
-
     def configure(self, config: Any, settings: NameMap[str, str]) -> Any:
         """``config`` with ``--set`` keys applied. Raises UsageError for a key or value that makes no sense."""
-
-    def config_from_dict(self, document: Section) -> Any:
-        """A configuration that ``Config.to_dict`` wrote. Raises ConfigError with the address."""
 
     def config_from_train_config(self, root: Section) -> Any:
         """The configuration in a HIL-SERL style train_config.json. Raises ConfigError with the address."""

@@ -58,7 +58,7 @@ class Conversion:
 
 
 def plan_conversion(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *,
     to: str | None = None,
     from_: str | None = None,
@@ -78,7 +78,7 @@ def plan_conversion(
     for layout in (to, from_):
         if layout is not None:
             architecture_of_layout(layout)
-    checkpoint = open_checkpoint(Path(source))
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
     if checkpoint.verdict == "unsafe":
         raise UnsafeContent(
             f"{checkpoint.path}: another loader would execute something in this file",

@@ -39,7 +39,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
     present = [name for name in checkpoint.state if name.startswith(CRITICS)]
     has_critic = bool(present) and not left_out
     conversion = plan_conversion(
-        path,
+        checkpoint,
         to=recognition.architecture,
         drop=present if not has_critic else (),
         allow_missing=[f"{critic}*" for critic in CRITICS] if not has_critic else (),

@@ -114,7 +114,7 @@ def test_every_name_belongs_to_a_declared_group_in_both_layouts(config: DrQV2Con
 @given(drqv2_configs())
 def test_a_configuration_survives_json(config: DrQV2Config) -> None:
     document = json.loads(json.dumps(config.to_dict()))
-    assert ARCHITECTURE.config_from_dict(Section(document, "config.json")) == config
+    assert DrQV2Config.from_section(Section(document, "config.json")) == config
 
 
 @WITH_NETS

@@ -459,3 +459,15 @@ def test_two_adapters_for_one_tensor_are_not_decided_by_their_order(tmp_path: Pa
         except (PlanError, UsageError) as error:
             outcomes.append(type(error))
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_damaged_configuration_inside_a_file_is_named_and_not_passed_over(snapshot: Path, tmp_path: Path) -> None:
+    wk.convert(snapshot, to="drqv2", out=tmp_path / "policy")
+    path = tmp_path / "policy" / "config.json"
+    path.write_text(
+        path.read_text().replace('"bottleneck_size":', '"bottleneck_sise":').replace('"action_dim":', '"x":')
+    )
+    (finding,) = [f for f in wk.inspect(tmp_path / "policy").findings if f.code == "WK107"]
+    assert "action_dim" in finding.message
+    with pytest.raises(wk.PlanError, match="action_dim"):
+        wk.load_policy(tmp_path / "policy")

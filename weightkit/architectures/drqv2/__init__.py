@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightkit.architectures.base import Recognition, read_mapping
-from weightkit.architectures.drqv2.config import SETTINGS, DrQV2Config, from_train_config, with_settings
+from weightkit.architectures.drqv2.config import DrQV2Config, from_train_config, with_settings
 from weightkit.architectures.drqv2.recognise import recognise_native, recognise_robobase
 from weightkit.architectures.drqv2.spec import acting_path, drqv2_spec, drqv2_target
 from weightkit.core.group import Group, Transfer
@@ -25,7 +25,6 @@ class DrQV2:
     """The architecture ``drqv2``."""
 
     name = "drqv2"
-    layouts = ("drqv2", "robobase-drqv2")
     groups = (
         Group("encoder", Transfer.SEND, "trained end to end, and every action reads it"),
         Group("actor", Transfer.SEND, "every action reads it"),
@@ -47,14 +46,8 @@ class DrQV2:
             action_dim=4,
         )
 
-    def settings(self) -> tuple[str, ...]:
-        return SETTINGS
-
     def configure(self, config: DrQV2Config, settings: NameMap[str, str]) -> DrQV2Config:
         return with_settings(config, settings)
-
-    def config_from_dict(self, document: Section) -> DrQV2Config:
-        return DrQV2Config.from_section(document)
 
     def config_from_train_config(self, root: Section) -> DrQV2Config:
         return from_train_config(root)

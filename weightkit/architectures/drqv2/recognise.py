@@ -28,12 +28,14 @@ def recognise_native(checkpoint: Checkpoint) -> Recognition | None:
     document = checkpoint.metadata.get("config")
     if not isinstance(document, dict) or document.get("type") != "drqv2":
         return None
+    evidence = ("its metadata holds the configuration of a drqv2 policy, written by weightkit",)
+    config: DrQV2Config | None = None
+    findings: tuple[Finding, ...] = ()
     try:
         config = DrQV2Config.from_section(Section(document, checkpoint.path, "$.config"))
-    except ConfigError:
-        return None
-    evidence = ("its metadata holds the configuration of a drqv2 policy, written by weightkit",)
-    return Recognition("drqv2", "drqv2", "weightkit DrQ-v2", "certain", evidence, config)
+    except ConfigError as error:
+        findings = (Finding("WK107", Severity.ERROR, "config", error.message, "give --config_path train_config.json"),)
+    return Recognition("drqv2", "drqv2", "weightkit DrQ-v2", "certain", evidence, config, findings)
 
 
 def recognise_robobase(checkpoint: Checkpoint, settings: Mapping[str, str]) -> Recognition | None:
