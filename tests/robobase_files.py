@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from weightkit.architectures.drqv2 import ARCHITECTURE
+from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.architectures.drqv2.config import DrQV2Config
 from weightkit.core.tensor import StateSpec, TensorSpec, spec
 

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str] = {
     "inspect": "weightkit.verbs.inspect",
+    "diff": "weightkit.verbs.diff",
     "convert": "weightkit.verbs.convert",
     "load_policy": "weightkit.verbs.load_policy",
     "read_set": "weightkit.sync.read_set",
@@ -42,6 +43,7 @@ _PUBLIC: dict[str, str] = {
             "CorruptFile",
             "UnsafeContent",
             "LimitExceeded",
+            "NotDenseError",
             "RuleError",
             "PlanError",
             "WriteError",
@@ -97,5 +99,6 @@ if TYPE_CHECKING:
     from weightkit.sync.read_set import read_set as read_set
     from weightkit.sync.subscriber import Subscriber as Subscriber
     from weightkit.verbs.convert import convert as convert
+    from weightkit.verbs.diff import diff as diff
     from weightkit.verbs.inspect import inspect as inspect
     from weightkit.verbs.load_policy import load_policy as load_policy

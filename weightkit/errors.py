@@ -7,6 +7,7 @@ WeightkitError(message, hint)
 |   +-- UnknownFormat       no format recognises it
 |   +-- CorruptFile         a format recognises it, its bytes contradict themselves
 |   +-- UnsafeContent       it holds something that another loader would execute        exit 4
+|   +-- NotDenseError       a tensor that is listed only: sparse, quantized, nested, meta
 |   +-- LimitExceeded       reading on would cost more than a limit allows              exit 5
 +-- RuleError               a rule set contradicts itself                               exit 1
 +-- PlanError  (.report)    unaccounted, collisions, ambiguities, shape conflicts       exit 1
@@ -96,6 +97,12 @@ class UnsafeContent(FormatError):
 
     code = "WK103"
     exit_code = 4
+
+
+class NotDenseError(FormatError):
+    """A tensor that cannot be read as a dense array: sparse, quantized, nested, or on the meta device."""
+
+    code = "WK109"
 
 
 class LimitExceeded(FormatError):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from robobase_files import hidden_names, robobase_spec, robobase_table, second_name
 from strategies import drqv2_configs, state_specs
-from weightkit.architectures.drqv2 import ARCHITECTURE
+from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Report
 from weightkit.core.rule import Choices, identity_mapping

@@ -14,8 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from weightkit.core.tensor import StateSpec, TensorSpec, spec
-from weightkit.formats import open_checkpoint, writer_for
-from weightkit.formats import torch_zip as torch_zip_module
+from weightkit.formats import _torch_archive, _torch_state, open_checkpoint, writer_for
 
 DTYPES = [
     "float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "complex128", "int64",
@@ -118,7 +117,7 @@ def test_a_reader_that_ignores_strides_is_caught(mutant: str, tmp_path: Path, mo
     base = random_tensor("float32", (4, 6), 1)
     value: dict[str, object] = {"a": base.t(), "b": base[::2, ::3]}
     check_reads_as_torch(value, tmp_path / "a.pt")
-    original = torch_zip_module.dense_array
+    original = _torch_state.dense_array
 
     def broken(
         content: bytearray, found: TensorSpec, *, strides: tuple[int, ...] | None = None, **rest: object
@@ -130,16 +129,16 @@ def test_a_reader_that_ignores_strides_is_caught(mutant: str, tmp_path: Path, mo
             content = content[: found.nbytes]
         return original(content, found, strides=strides, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(torch_zip_module, "dense_array", broken)
+    monkeypatch.setattr(_torch_state, "dense_array", broken)
     with pytest.raises((AssertionError, ValueError)):
         check_reads_as_torch(value, tmp_path / "a.pt")
 
 
 def test_a_reader_that_ignores_the_storage_offset_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     value: dict[str, object] = {"a": random_tensor("float32", (4, 6), 1)[2]}
-    original = torch_zip_module.Archive.read_part
+    original = _torch_archive.Archive.read_part
     monkeypatch.setattr(
-        torch_zip_module.Archive, "read_part", lambda self, entry, start, length: original(self, entry, 0, length)
+        _torch_archive.Archive, "read_part", lambda self, entry, start, length: original(self, entry, 0, length)
     )
     with pytest.raises(AssertionError):
         check_reads_as_torch(value, tmp_path / "a.pt")
@@ -276,7 +275,7 @@ def test_lazily_conjugated_tensors_read_conjugated(tmp_path: Path) -> None:
 def test_a_file_of_the_other_byte_order_reads_right(tmp_path: Path) -> None:
     content = io.BytesIO()
     from weightkit.formats._torch_emit import emit_state
-    from weightkit.formats._zip import ZipWriter
+    from weightkit.formats._zip_writer import ZipWriter
 
     state = StateSpec({"a": spec("float32", 3), "c": spec("complex64", 1)})
     archive = ZipWriter(content)

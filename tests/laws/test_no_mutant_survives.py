@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from robobase_files import cfg_of, hidden_names, robobase_spec, robobase_table, second_name
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_configs
 from weightkit.architectures import recognise
-from weightkit.architectures.drqv2 import ARCHITECTURE
+from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.names import parse_template
 from weightkit.core.plan import Plan

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from weightkit.architectures.base import Architecture, Recognition
 from weightkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from weightkit.architectures.base import Architecture
+    from weightkit.architectures.recognition import Recognition
     from weightkit.core.checkpoint import Checkpoint
 
 ARCHITECTURES: dict[str, str] = {"drqv2": "weightkit.architectures.drqv2"}
-"""Architecture name -> module whose ``ARCHITECTURE`` implements it."""
+"""Architecture name -> its folder: ``architecture.ARCHITECTURE`` implements it, ``recognise`` knows it at a glance."""
 
 LAYOUTS: dict[str, str] = {"drqv2": "drqv2", "robobase-drqv2": "drqv2"}
 """Layout name -> architecture whose tensors it names."""
@@ -24,7 +24,7 @@ def architecture_named(name: str) -> Architecture:
     """The architecture called ``name``. Raises UsageError that lists those there are."""
     if name not in ARCHITECTURES:
         raise _unknown("architecture", name, ARCHITECTURES)
-    implementation: Architecture = import_module(ARCHITECTURES[name]).ARCHITECTURE
+    implementation: Architecture = import_module(f"{ARCHITECTURES[name]}.architecture").ARCHITECTURE
     return implementation
 
 
@@ -37,14 +37,22 @@ def architecture_of_layout(layout: str) -> Architecture:
 
 def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None) -> Recognition | None:
     """What the checkpoint's tensors are, None where no architecture knows them."""
-    for name in ARCHITECTURES:
-        found = architecture_named(name).recognise(checkpoint, settings or {})
+    for package in ARCHITECTURES.values():
+        found: Recognition | None = import_module(f"{package}.recognise").recognise(checkpoint, settings or {})
         if found is not None:
             return found
     return None
 
 
+def grouping(architecture: str) -> Callable[[str], str]:
+    """The function that gives the group of a tensor of ``architecture`` by its name."""
+    group_of: Callable[[str], str] = import_module(f"{ARCHITECTURES[architecture]}.recognise").group_of
+    return group_of
+
+
 def _unknown(what: str, name: str, table: Mapping[str, str]) -> UsageError:
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(table), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"there is no {what} {name!r}", hint=f"{hint}known: {', '.join(table)}")

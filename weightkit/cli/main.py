@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from weightkit.errors import UsageError, WeightkitError
 
 VERBS: dict[str, str] = {
     "inspect": "what a checkpoint holds, without executing anything in it",
+    "diff": "are the tensors of two checkpoints the same?",
     "convert": "a checkpoint's weights under another project's names, every tensor accounted for",
     "verify-sync": "does an actor get every tensor that its action reads?",
     "manifest": "write the sync manifest of a policy",
@@ -54,6 +54,10 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     run_command(cli, "weightkit", arguments)
+    if arguments is None:  # all is written; the system takes the memory back faster than the interpreter would
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def run_command(command: click.Command, program: str, arguments: list[str] | None = None) -> None:
@@ -68,7 +72,7 @@ def run_command(command: click.Command, program: str, arguments: list[str] | Non
         if "--json" in words:
             verb = next((word for word in words if word in VERBS), program)
             usage = UsageError(error.format_message(), hint=f"see {program} --help")
-            click.echo(json.dumps(failure_report(verb, usage).to_dict(), indent=1))
+            click.echo(_json(failure_report(verb, usage)))
         else:
             error.show()
         sys.exit(error.exit_code)
@@ -110,11 +114,17 @@ def emit(verb: str, as_json: bool, make: Callable[[], Report], text: Callable[[R
         finding = Finding("WK900", Severity.ERROR, verb, f"internal error: {type(error).__name__}: {error}")
         report = Report(verb, (finding,), {}, EXIT_INTERNAL)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=True))
+        click.echo(_json(report))
     else:
         click.echo(text(report))
     if report.exit_code:
         sys.exit(report.exit_code)
+
+
+def _json(report: Report) -> str:
+    import json
+
+    return json.dumps(report.to_dict(), indent=1, ensure_ascii=True)
 
 
 def failure_report(verb: str, error: WeightkitError, facts: Mapping[str, Any] | None = None) -> Report:

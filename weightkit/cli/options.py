@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from weightkit.core.text import printable
+from weightkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from weightkit.formats import Limits
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON Report, on failure too.")
 config_path = click.option(
@@ -24,3 +34,47 @@ arch = click.option("--arch", metavar="NAME", help="The architecture, where no c
 policy = click.option(
     "--policy", metavar="PKG.MOD:FACTORY", help="Your own policy: factory() -> (policy, act, probes). Runs your code."
 )
+
+
+def limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options ``--limit`` and ``--max-bytes``: parameters ``limit`` and ``max_bytes``, for ``parse_limits``."""
+    command = click.option(
+        "--max-bytes", metavar="N", help="The same as --limit expanded_bytes=N, with k, M or G for thousands and so on."
+    )(command)
+    return click.option(
+        "--limit", multiple=True, metavar="NAME=VALUE", help="Raise or lower a limit of the reader, e.g. wall_s=600."
+    )(command)
+
+
+def parse_limits(limit: Iterable[str], max_bytes: str | None) -> Limits | None:
+    """The reader's limits with what was asked, None where nothing was. Raises UsageError."""
+    asked = [(item, *item.partition("=")) for item in limit]
+    if max_bytes is not None:
+        asked.append((f"--max-bytes {max_bytes}", "expanded_bytes", "=", max_bytes))
+    if not asked:
+        return None
+    from dataclasses import asdict, replace
+
+    from weightkit.formats import Limits
+
+    defaults = asdict(Limits())
+    chosen: dict[str, Any] = {}
+    for item, name, equals, text in asked:
+        if name not in defaults:
+            known = ", ".join(f"{key}={value}" for key, value in defaults.items())
+            raise UsageError(
+                f"--limit {printable(item)}: there is no limit {printable(name)!r}", hint=f"known: {known}"
+            )
+        found = _NUMBER.fullmatch(text) if equals else None
+        value = float(found[1]) * _UNITS[found[2]] if found else 0.0
+        if not 0 < value < _MOST:
+            raise UsageError(
+                f"--limit {printable(item)}: expected {name}=NUMBER, above 0, with k, M or G behind it"
+            )
+        chosen[name] = value if isinstance(defaults[name], float) else int(value)
+    return replace(Limits(), **chosen)
+
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_MOST = 1e18

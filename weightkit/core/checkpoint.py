@@ -15,13 +15,27 @@ if TYPE_CHECKING:
 Verdict = Literal["data", "opaque", "unsafe"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class NotDense:
+    """Why a tensor is listed but cannot be read as a dense array.
+
+    ``kind`` is "sparse_coo", "sparse_csr" (and its like), "quantized", "nested", "meta" or "numpy_object"; ``nbytes``
+    is what the file holds of it; ``why`` is a sentence for people.
+    """
+
+    kind: str
+    nbytes: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """One opened checkpoint file. Opening it reads specs only; ``read(name)`` reads that tensor's bytes.
+    """One opened checkpoint. Opening it reads specs only; ``read(name)`` reads that tensor's bytes.
 
     ``root`` is the dotted path below which the tensors' names start ("agent" for RoboBase, "" where none is known).
     ``metadata`` holds everything that is not a tensor: inert values (None, bool, int, float, str, lists, dicts with
     string keys) by dotted path, never live objects. ``verdict`` is None for formats that cannot hold code.
+    ``not_dense`` names the tensors of ``state`` that are listed only; for those ``read`` raises NotDenseError.
     ``read`` gives a dense, native-endian, writable array of the spec's shape and dtype; raises KeyError for an unknown
     name, CorruptFile where the bytes contradict the spec.
     """
@@ -34,3 +48,4 @@ class Checkpoint:
     read: Callable[[str], np.ndarray] = field(repr=False)
     verdict: Verdict | None = None
     findings: tuple[Finding, ...] = ()
+    not_dense: Mapping[str, NotDense] = field(default_factory=dict)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-Kind = Literal["float", "complex", "int", "uint", "bool"]
+Kind = Literal["float", "complex", "int", "uint", "bool", "packed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DType:
-    """One element type: its torch name, bytes per element, and kind."""
+    """One element type: its torch name, bytes per element, and kind.
+
+    The kind "packed" is listed only: quantized or sub-byte elements, which have no plain numbers.
+    """
 
     name: str
     itemsize: int
@@ -32,6 +35,7 @@ _ALL = (
     DType("float8_e5m2", 1, "float"),
     DType("float8_e4m3fnuz", 1, "float"),
     DType("float8_e5m2fnuz", 1, "float"),
+    DType("float8_e8m0fnu", 1, "float"),
     DType("complex32", 4, "complex"),
     DType("complex64", 8, "complex"),
     DType("complex128", 16, "complex"),
@@ -44,6 +48,17 @@ _ALL = (
     DType("uint16", 2, "uint"),
     DType("uint8", 1, "uint"),
     DType("bool", 1, "bool"),
+    DType("qint8", 1, "packed"),
+    DType("quint8", 1, "packed"),
+    DType("qint32", 4, "packed"),
+    DType("quint4x2", 1, "packed"),
+    DType("quint2x4", 1, "packed"),
+    DType("float4_e2m1fn_x2", 1, "packed"),
+    DType("bits8", 1, "packed"),
+    DType("bits16", 2, "packed"),
+    DType("bits1x8", 1, "packed"),
+    DType("bits2x4", 1, "packed"),
+    DType("bits4x2", 1, "packed"),
 )
 DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in _ALL}
 
@@ -57,7 +72,7 @@ def dtype_named(name: str) -> DType:
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """numpy's element type; bfloat16 and float8 come from ml_dtypes. Raises ValueError for complex32."""
+    """numpy's element type; bfloat16 and float8 come from ml_dtypes. Raises ValueError where it has none."""
     import numpy as np
 
     if dtype.name == "bfloat16" or dtype.name.startswith("float8"):
@@ -65,6 +80,6 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
         special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
         return special
-    if dtype.name == "complex32":
-        raise ValueError("numpy has no complex32")
+    if dtype.name == "complex32" or dtype.kind == "packed":
+        raise ValueError(f"numpy has no {dtype.name}")
     return np.dtype(dtype.name)

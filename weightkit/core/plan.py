@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -128,4 +127,6 @@ class Plan:
     @property
     def digest(self) -> str:
         """sha256 of the plan's canonical JSON."""
+        import hashlib
+
         return hashlib.sha256(canonical_json(self.to_dict())).hexdigest()

@@ -25,6 +25,13 @@ CODES: dict[str, str] = {
     "WK106": "something is left over after the end of the data",
     "WK107": "no architecture recognises the tensors",
     "WK108": "something about the policy is not stored in the file",
+    "WK109": "a tensor is listed and cannot be read as a dense array",
+    "WK110": "a tensor holds values that were asked to be absent",
+    "WK111": "a tensor stands in one of two checkpoints only",
+    "WK112": "a tensor differs between two checkpoints",
+    "WK113": "a tensor has another name in the other checkpoint",
+    "WK114": "names carry the prefix of a wrapper",
+    "WK115": "the file holds code that was left alone",
     "WK201": "a source tensor is not accounted for",
     "WK202": "a target tensor is not accounted for",
     "WK203": "two sources claim one target",
@@ -80,7 +87,7 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
     """What a verb found. ``facts`` are the verb's own fields, JSON values only, beside the fields all reports share."""
 

@@ -6,22 +6,30 @@ import os
 import stat
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.text import printable
 from weightkit.errors import FormatError, UnknownFormat, UsageError
 from weightkit.formats._source import unreadable
+from weightkit.formats._tripwire import armed
 from weightkit.formats.base import HEAD_BYTES, Format, Limits, Write
 
-# name -> module; each module has a FORMAT. The order is the order in which they are asked.
-FORMATS: dict[str, str] = {
-    "torch_zip": "weightkit.formats.torch_zip",
-    "weightkit_dir": "weightkit.formats.weightkit_dir",
-    "safetensors": "weightkit.formats.safetensors",
-    "npz": "weightkit.formats.npz",
+# name -> (what it looks like from outside, module); each module has a FORMAT. The order is that of asking.
+FORMATS: dict[str, tuple[str, str]] = {
+    "sb3_zip": ("zip", "weightkit.formats.sb3_zip"),
+    "torch_zip": ("zip", "weightkit.formats.torch_zip"),
+    "npz": ("zip", "weightkit.formats.npz"),
+    "safetensors": ("other", "weightkit.formats.safetensors"),
+    "torch_legacy": ("pickle", "weightkit.formats.torch_legacy"),
+    "bare_pickle": ("pickle", "weightkit.formats.bare_pickle"),
+    "sharded_index": ("json", "weightkit.formats.sharded_index"),
+    "weightkit_dir": ("folder", "weightkit.formats.weightkit_dir"),
+    "lerobot_dir": ("folder", "weightkit.formats.lerobot_dir"),
+    "sharded_dir": ("folder", "weightkit.formats.sharded_dir"),
 }
 _DEFAULTS = Limits()
+# The opcodes that a pickle can start with: such a file is judged as one too, whatever else it may be.
+_PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x82\x83\x84\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 
 __all__ = ["FORMATS", "Format", "Limits", "Write", "detect", "format_named", "open_checkpoint", "writer_for"]
 
@@ -30,54 +38,82 @@ def format_named(name: str) -> Format:
     """The format called ``name``. Raises UsageError with the known names."""
     if name not in FORMATS:
         raise UsageError(f"there is no format {printable(name)!r}", hint=f"known: {', '.join(FORMATS)}")
-    found = import_module(FORMATS[name]).FORMAT
+    found = import_module(FORMATS[name][1]).FORMAT
     assert isinstance(found, Format)
     return found
 
 
 def detect(path: str | os.PathLike[str]) -> Format:
     """The format of what is at ``path``, by its first bytes. Raises FormatError, UnknownFormat."""
-    path = Path(path)
-    head = _head(path)
-    for candidate in _all():
+    path = os.fspath(path)
+    return _detect(path, _head(path))
+
+
+def _detect(path: str, head: bytes) -> Format:
+    for candidate in _looking_like(_look(head)):
         if candidate.detect(path, head):
             return candidate
     raise _unknown(path, head)
 
 
 def open_checkpoint(path: str | os.PathLike[str], limits: Limits = _DEFAULTS) -> Checkpoint:
-    """The checkpoint at ``path``; reads specs only. Raises FormatError."""
-    return detect(path).open(Path(path), limits)
+    """The checkpoint at ``path``; reads specs only. Raises FormatError.
+
+    While it is parsed this thread can read files and do nothing else: no import, no call, no write (TripwireError).
+    """
+    path = os.fspath(path)
+    head = _head(path)
+    if _look(head) in ("json", "other") and head[0] in _PICKLE_STARTS:
+        from weightkit.formats.bare_pickle import refuse_pickled_payload
+
+        with armed():
+            refuse_pickled_payload(path, limits)
+    found = _detect(path, head)
+    with armed():
+        return found.open(path, limits)
 
 
 def writer_for(path: str | os.PathLike[str]) -> Write:
     """What writes a file with this ending. Raises UsageError."""
-    ending = Path(path).suffix.lower()
-    writers = [candidate for candidate in _all() if candidate.write is not None]
+    shown = printable(os.fspath(path))
+    ending = os.path.splitext(path)[1].lower()
+    writers = [candidate for candidate in map(format_named, FORMATS) if candidate.write is not None]
     for candidate in writers:
         if candidate.write is not None and ending in candidate.endings:
             return candidate.write
     known = ", ".join(ending for candidate in writers for ending in candidate.endings)
-    raise UsageError(
-        f"{printable(str(path))}: nothing is written to a file with this ending", hint=f"use one of {known}"
-    )
+    raise UsageError(f"{shown}: nothing is written to a file with this ending", hint=f"use one of {known}")
 
 
-def _all() -> Iterator[Format]:
-    return (format_named(name) for name in FORMATS)
+def _looking_like(look: str) -> Iterator[Format]:
+    return (format_named(name) for name, (outside, _) in FORMATS.items() if outside in (look, "other"))
 
 
-def _head(path: Path) -> bytes:
+def _look(head: bytes) -> str:
+    """What it looks like from outside; a file that looks like nothing in particular is "other"."""
+    if not head:
+        return "folder"
+    if head.startswith(b"PK"):
+        return "zip"
+    if head[0] == 0x80 or head.startswith(b"L119547037146038801333356L\n."):
+        return "pickle"
+    return "json" if head.lstrip().startswith(b"{") else "other"
+
+
+def _head(path: str) -> bytes:
     """The first bytes of the file, none for a directory."""
-    shown = printable(str(path))
+    shown = printable(path)
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
             return b""
         if not stat.S_ISREG(found.st_mode):
             raise FormatError(f"{shown}: expected a file or a folder, found a device or a pipe")
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            head = os.pread(descriptor, HEAD_BYTES, 0)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError:
@@ -87,21 +123,21 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _unknown(path: Path, head: bytes) -> UnknownFormat:
-    shown = printable(str(path))
+def _unknown(path: str, head: bytes) -> UnknownFormat:
+    shown = printable(path)
     if not head:
         return UnknownFormat(
-            f"{shown}: a folder, but no checkpoint: no config.json with weightkit_format lies in it",
+            f"{shown}: a folder, but no checkpoint: neither weightkit's or LeRobot's config.json beside "
+            "model.safetensors nor the index of a sharded checkpoint lies in it",
             hint="name the checkpoint file inside it",
         )
-    if head.startswith(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"):
+    if head[257:262] == b"ustar":
         return UnknownFormat(
-            f"{shown}: a torch checkpoint in the layout from before torch 1.6, which is not read",
-            hint="save it again with a current torch: torch.save(torch.load(FILE, weights_only=True), NEW)",
+            f"{shown}: a tar archive; torch wrote checkpoints so before 0.1.10, and they are not read",
+            hint="if you trust it, save it again with the torch of its time, or a current one: "
+            "torch.save(torch.load(FILE), NEW)",
         )
-    if head[0] == 0x80:
-        kind = "a bare pickle, which is no checkpoint and may execute code when it is unpickled"
-    elif all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
+    if all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
         kind = "text, expected a checkpoint"
     else:
         kind = f"no format recognises it; its first bytes are {head[:8].hex(' ')}"

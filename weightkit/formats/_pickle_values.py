@@ -7,24 +7,35 @@ from collections.abc import Iterable
 
 from weightkit.formats._pickle_records import BigInt, Call, Dict, Persistent, Ref, Set
 
-_SEQUENCES = ("builtins.set", "builtins.frozenset", "builtins.list", "builtins.tuple", "torch.Size")
+_SEQUENCES = (
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.list",
+    "builtins.tuple",
+    "collections.deque",
+    "torch.Size",
+)
 _MAPPINGS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.dict")
 _PATHS = ("pathlib.",)
 _MOST_ELEMENTS = 4096
+_MOST_KEY_PARTS, _MOST_KEY_TEXT = 16, 4096
 # numpy's letter and width -> struct's letter
 _LETTERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
             "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
 
 
-def key_text(key: object) -> str | None:
+def key_text(key: object, depth: int = 0) -> str | None:
     """A dict key as part of a dotted name; None where it has no plain text."""
     if isinstance(key, str):
         return key
     if key is None or isinstance(key, (bool, int, float)):
         return str(key)
     if isinstance(key, tuple):
-        parts = [key_text(part) for part in key]
-        return None if None in parts or len(parts) > 16 else "/".join(part for part in parts if part is not None)
+        if len(key) > _MOST_KEY_PARTS or depth > 1:
+            return None
+        parts = [part for part in (key_text(part, depth + 1) for part in key) if part is not None]
+        short = all(len(part) <= _MOST_KEY_TEXT for part in parts)
+        return "/".join(parts) if short and len(parts) == len(key) else None
     if isinstance(key, Ref):
         return key.path
     return None
@@ -39,7 +50,7 @@ def pairs_of(node: object) -> list[tuple[object, object]] | None:
         if node.path == "collections.defaultdict":
             arguments = arguments[1:]
         given = list(_given_pairs(arguments[0])) if arguments else []
-        return given + node.pairs
+        return [*given, *node.pairs]
     return None
 
 

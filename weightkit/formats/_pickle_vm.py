@@ -2,41 +2,40 @@
 
 What the stream would build becomes inert records: a class or function is a ``Ref`` of two strings, a call is a
 ``Call`` with its arguments, dicts and sets are lists. Every length is compared with the bytes that remain before
-anything is sliced.
-Source: CPython's Lib/pickletools.py for the opcodes, Modules/_pickle.c for what they do.
+anything is sliced. The commonest opcodes stand in the loop itself, for speed; ``_pickle_opcodes`` has them all.
 """
 
 from __future__ import annotations
 
-import codecs
 import struct
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NoReturn
+from collections.abc import Sequence
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent
-from weightkit.formats._pickle_policy import Remark, judge_build, judge_call, judge_ref
-from weightkit.formats._pickle_records import BigInt, Call, Dict, How, Persistent, Ref, Set
+from weightkit.formats._pickle_opcodes import Opcodes
+from weightkit.formats._pickle_policy import Remark
+from weightkit.formats._pickle_records import Call, Persistent, Ref
 from weightkit.formats.base import Limits
 
-_MOST_INT_BYTES = 64
-_MOST_INT_DIGITS = 150
 _CHECK_EVERY = 8192
-_MOST_REMARKS = 1000
+_UINT4 = struct.Struct("<I").unpack_from
 
 
-@dataclass(frozen=True, slots=True)
 class Unpickled:
     """One pickle: its object graph, what it refers to and calls, and what stands out. ``end`` is the byte after it."""
 
-    value: object
-    refs: tuple[Ref, ...]
-    calls: int
-    remarks: tuple[Remark, ...]
-    end: int
-    leftovers: int = field(default=0)
+    __slots__ = ("calls", "end", "executed", "leftovers", "persistents", "refs", "remarks", "value")
+
+    def __init__(self, value: object, machine: _Machine, executed: int, end: int) -> None:
+        self.value = value
+        self.executed = executed
+        self.refs: Sequence[Ref] = machine.refs
+        self.persistents: Sequence[Persistent] = machine.persistents
+        self.calls = machine.calls
+        self.remarks: Sequence[Remark] = machine.remarks
+        self.end = end
+        self.leftovers = len(machine.stack) + sum(len(part) for part in machine.marked) + len(machine.marked)
 
 
 def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> Unpickled:
@@ -45,9 +44,9 @@ def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> U
     Raises CorruptFile where the stream is malformed, UnsafeContent where it is malformed after a payload (the payload
     is named), LimitExceeded where a limit is hit.
     """
-    machine = _Machine(content, where, limits, start)
+    machine = _Machine(content, where, limits)
     try:
-        return machine.run()
+        return machine.run(start)
     except CorruptFile as error:
         payloads = name_payloads(machine.remarks)
         if payloads:
@@ -58,533 +57,112 @@ def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> U
         raise
 
 
-class _Machine:
-    def __init__(self, content: bytes, where: str, limits: Limits, start: int) -> None:
-        self.content = content
-        self.size = len(content)
-        self.where = where
-        self.limits = limits
-        self.start = start
-        self.stack: list[object] = []
-        self.marked: list[list[object]] = []
-        self.memo: dict[int, object] = {}
-        self.refs: list[Ref] = []
-        self.calls = 0
-        self.remarks: list[Remark] = []
-        self.remarked = {"opaque": 0, "unsafe": 0}
-        self.frame_end = 0
-        self.table: dict[int, Callable[[int], int]] = {
-            ord(code): getattr(self, f"_{name}") for code, name in _OPCODES.items()
-        }
-
-    def run(self) -> Unpickled:
-        content, table, memo, size = self.content, self.table, self.memo, self.size
-        position = self.start
-        executed = 0
+class _Machine(Opcodes):
+    def run(self, position: int) -> Unpickled:
+        content, table, memo, sparse, stack = self.content, self.table, self.memo, self.sparse_memo, self.stack
+        marked, size, no_frame, frame_end = self.marked, self.size, self.no_frame, self.no_frame
+        executed, chunk = 0, min(_CHECK_EVERY, self.limits.opcodes + 1)
         deadline = time.monotonic() + self.limits.wall_s
-        most_memo = self.limits.memo
         while True:
-            if position >= size:
-                self.fail(position, "the pickle ends without STOP: it was cut short")
-            executed += 1
-            if executed % _CHECK_EVERY == 0:
-                self._check_limits(executed, deadline)
-            if self.frame_end and position >= self.frame_end:
-                if position != self.frame_end:
-                    self.fail(position, "an opcode runs over the end of its frame")
-                self.frame_end = 0
-            code = content[position]
-            position += 1
-            if code == 0x71:  # BINPUT, by far the commonest
-                if position >= size or not self.stack:
-                    self.fail(position, "BINPUT without an object or an index")
-                memo[content[position]] = self.stack[-1]
+            for count in range(chunk):
+                if position >= frame_end:
+                    if position != frame_end:
+                        self.fail(position, "an opcode runs over the end of its frame")
+                    self.frame_end = frame_end = no_frame
+                code = content[position]
                 position += 1
-            elif code == 0x4B and position < size:  # BININT1
-                self.stack.append(content[position])
-                position += 1
-            elif code == 0x68 and position < size and content[position] in memo:  # BINGET
-                self.stack.append(memo[content[position]])
-                position += 1
-            elif code == 0x72:  # LONG_BINPUT
-                if position + 4 > size or not self.stack:
-                    self.fail(position, "LONG_BINPUT without an object or an index")
-                if len(memo) >= most_memo:
-                    raise self.limits.exceeded("memo", where=self.where, found=f"{len(memo)} memo entries")
-                memo[int.from_bytes(content[position : position + 4], "little")] = self.stack[-1]
-                position += 4
-            elif code == 0x2E:  # STOP
-                if executed > self.limits.opcodes:
-                    self._check_limits(executed, deadline)
-                return self._stop(position)
-            else:
+                if code >= 0x58:
+                    if code == 0x72 and stack:  # LONG_BINPUT
+                        (index,) = _UINT4(content, position)
+                        if index == len(memo) and not sparse:
+                            memo.append(stack[-1])
+                        else:
+                            self.remember(index)
+                        position += 4
+                        continue
+                    if code == 0x68 and content[position] < len(memo):  # BINGET
+                        stack.append(memo[content[position]])
+                        position += 1
+                        continue
+                    if code == 0x86 and len(stack) > 1:  # TUPLE2
+                        last = stack.pop()
+                        stack[-1] = (stack[-1], last)
+                        continue
+                    if code == 0x58:  # BINUNICODE
+                        start = position + 4
+                        end = start + _UINT4(content, position)[0]
+                        if end > size:
+                            self.cut_short(position, f"{end - start} bytes announced, {max(size - start, 0)} remain")
+                        stack.append(self.text(start, content[start:end]))
+                        position = end
+                        continue
+                    if code == 0x74 and marked:  # TUPLE
+                        items = tuple(stack)
+                        self.stack = stack = marked.pop()
+                        stack.append(items)
+                        continue
+                    if code == 0x71 and stack:  # BINPUT
+                        self.remember(content[position])
+                        position += 1
+                        continue
+                    if code == 0x89:  # NEWFALSE
+                        stack.append(False)
+                        continue
+                    if code == 0x94 and stack and not sparse:  # MEMOIZE
+                        memo.append(stack[-1])
+                        continue
+                    if code == 0x85 and stack:  # TUPLE1
+                        stack[-1] = (stack[-1],)
+                        continue
+                elif code == 0x4B:  # BININT1
+                    stack.append(content[position])
+                    position += 1
+                    continue
+                elif code == 0x28:  # MARK
+                    marked.append(stack)
+                    self.stack = stack = []
+                    continue
+                elif code == 0x52 and len(stack) > 1:  # REDUCE
+                    target = stack[-2]
+                    if type(target) is Ref and target.callable_as_data:
+                        arguments = stack.pop()
+                        stack[-1] = Call("REDUCE", target, arguments, None, position - 1)
+                        self.calls += 1
+                        continue
+                elif code == 0x29:  # EMPTY_TUPLE
+                    stack.append(())
+                    continue
+                elif code == 0x4D:  # BININT2
+                    stack.append(content[position] | content[position + 1] << 8)
+                    position += 2
+                    continue
+                elif code == 0x2E:  # STOP
+                    self._check_limits(executed + count + 1, deadline)
+                    return self._stop(position, executed + count + 1)
+                if position > size:
+                    self.cut_short(size, "the pickle ends without STOP: it was cut short")
                 step = table.get(code)
                 if step is None:
                     self.fail(position - 1, f"byte {code:#04x} is no pickle opcode")
                 position = step(position)
+                stack, frame_end = self.stack, self.frame_end
+            executed += chunk
+            self._check_limits(executed, deadline)
 
-    def _stop(self, position: int) -> Unpickled:
-        if not self.stack:
-            self.fail(position - 1, "STOP with an empty stack")
-        value = self.stack.pop()
-        leftovers = len(self.stack) + sum(len(part) for part in self.marked) + len(self.marked)
-        return Unpickled(value, tuple(self.refs), self.calls, tuple(self.remarks), position, leftovers)
+    def _stop(self, position: int, executed: int) -> Unpickled:
+        if position != self.frame_end and self.frame_end != self.no_frame:
+            self.fail(position, f"STOP inside a frame that goes on to byte {self.frame_end}")
+        value = self.pop(position)
+        return Unpickled(value, self, executed, position)
 
     def _check_limits(self, executed: int, deadline: float) -> None:
         if executed > self.limits.opcodes:
             raise self.limits.exceeded("opcodes", where=self.where, found=f"{executed} pickle opcodes")
+        remembered = len(self.memo) + len(self.sparse_memo)
+        if remembered > self.limits.memo:
+            raise self.limits.exceeded("memo", where=self.where, found=f"{remembered} memo entries")
         if time.monotonic() > deadline:
             raise self.limits.exceeded("wall_s", where=self.where, found=f"{executed} pickle opcodes took too long")
-
-    def fail(self, position: int, message: str) -> NoReturn:
-        raise CorruptFile(f"{self.where}: byte {position} of the pickle: {message}")
-
-    def remark(self, found: Remark | None) -> None:
-        if found is None or self.remarked[found.level] >= _MOST_REMARKS:
-            return
-        self.remarked[found.level] += 1  # each level has its own count: many harmless ones hide no payload
-        self.remarks.append(found)
-
-    # -- the stream
-
-    def _bytes(self, position: int, length: int) -> bytes:
-        if length > self.size - position:
-            self.fail(position, f"{length} bytes announced, {self.size - position} remain")
-        return self.content[position : position + length]
-
-    def _number(self, position: int, width: int) -> int:
-        return int.from_bytes(self._bytes(position, width), "little")
-
-    def _line(self, position: int) -> tuple[bytes, int]:
-        end = self.content.find(b"\n", position)
-        if end < 0:
-            self.fail(position, "a line without an end")
-        return self.content[position:end], end + 1
-
-    def _text(self, position: int, raw: bytes) -> str:
-        try:
-            return raw.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            self.fail(position, "text that is not UTF-8")
-
-    def _decimal(self, position: int, raw: bytes) -> int | BigInt:
-        digits = raw[1:] if raw[:1] in (b"-", b"+") else raw
-        if not digits.isdigit():
-            self.fail(position, "a number that is not decimal")
-        return int(raw) if len(digits) <= _MOST_INT_DIGITS else BigInt(len(digits))
-
-    # -- the stack
-
-    def _pop(self, position: int) -> object:
-        if not self.stack:
-            self.fail(position - 1, "an opcode wants an object, the stack is empty")
-        return self.stack.pop()
-
-    def _top(self, position: int) -> object:
-        if not self.stack:
-            self.fail(position - 1, "an opcode wants an object, the stack is empty")
-        return self.stack[-1]
-
-    def _pop_mark(self, position: int) -> list[object]:
-        if not self.marked:
-            self.fail(position - 1, "an opcode wants a mark, there is none")
-        items = self.stack
-        self.stack = self.marked.pop()
-        return items
-
-    def _push(self, value: object, position: int) -> int:
-        self.stack.append(value)
-        return position
-
-    # -- constants
-
-    def _none(self, position: int) -> int:
-        return self._push(None, position)
-
-    def _true(self, position: int) -> int:
-        return self._push(True, position)
-
-    def _false(self, position: int) -> int:
-        return self._push(False, position)
-
-    def _binint(self, position: int) -> int:
-        return self._push(int.from_bytes(self._bytes(position, 4), "little", signed=True), position + 4)
-
-    def _binint1(self, position: int) -> int:
-        return self._push(self._number(position, 1), position + 1)
-
-    def _binint2(self, position: int) -> int:
-        return self._push(self._number(position, 2), position + 2)
-
-    def _int(self, position: int) -> int:
-        raw, end = self._line(position)
-        if raw in (b"00", b"01"):
-            return self._push(raw == b"01", end)
-        return self._push(self._decimal(position, raw), end)
-
-    def _long(self, position: int) -> int:
-        raw, end = self._line(position)
-        return self._push(self._decimal(position, raw[:-1] if raw.endswith(b"L") else raw), end)
-
-    def _sized_int(self, position: int, length: int) -> int:
-        raw = self._bytes(position, length)
-        small = length <= _MOST_INT_BYTES
-        return self._push(
-            int.from_bytes(raw, "little", signed=True) if small else BigInt(8 * length), position + length
-        )
-
-    def _long1(self, position: int) -> int:
-        return self._sized_int(position + 1, self._number(position, 1))
-
-    def _long4(self, position: int) -> int:
-        length = int.from_bytes(self._bytes(position, 4), "little", signed=True)
-        if length < 0:
-            self.fail(position, "a number of negative length")
-        return self._sized_int(position + 4, length)
-
-    def _float(self, position: int) -> int:
-        raw, end = self._line(position)
-        if len(raw) > _MOST_INT_DIGITS:
-            self.fail(position, "a float of too many digits")
-        try:
-            return self._push(float(raw), end)
-        except ValueError:
-            self.fail(position, "a float that is not one")
-
-    def _binfloat(self, position: int) -> int:
-        return self._push(struct.unpack(">d", self._bytes(position, 8))[0], position + 8)
-
-    # -- text and bytes
-
-    def _string(self, position: int) -> int:
-        raw, end = self._line(position)
-        if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
-            self.fail(position, "a quoted string without its quotes")
-        try:
-            plain = codecs.escape_decode(raw[1:-1])[0]
-        except ValueError:
-            self.fail(position, "a quoted string with a malformed escape")
-        return self._push_old_text(plain, end)
-
-    def _push_old_text(self, raw: bytes, end: int) -> int:
-        """Python 2 did not tell text from bytes: what decodes is text."""
-        try:
-            return self._push(raw.decode(), end)
-        except UnicodeDecodeError:
-            return self._push(raw, end)
-
-    def _binstring(self, position: int) -> int:
-        length = int.from_bytes(self._bytes(position, 4), "little", signed=True)
-        if length < 0:
-            self.fail(position, "a string of negative length")
-        return self._push_old_text(self._bytes(position + 4, length), position + 4 + length)
-
-    def _short_binstring(self, position: int) -> int:
-        length = self._number(position, 1)
-        return self._push_old_text(self._bytes(position + 1, length), position + 1 + length)
-
-    def _unicode(self, position: int) -> int:
-        raw, end = self._line(position)
-        try:
-            return self._push(raw.decode("raw-unicode-escape"), end)
-        except UnicodeDecodeError:
-            self.fail(position, "text with a malformed escape")
-
-    def _sized_text(self, position: int, width: int) -> int:
-        length = self._number(position, width)
-        start = position + width
-        return self._push(self._text(start, self._bytes(start, length)), start + length)
-
-    def _short_binunicode(self, position: int) -> int:
-        return self._sized_text(position, 1)
-
-    def _binunicode(self, position: int) -> int:
-        return self._sized_text(position, 4)
-
-    def _binunicode8(self, position: int) -> int:
-        return self._sized_text(position, 8)
-
-    def _sized_bytes(self, position: int, width: int) -> int:
-        length = self._number(position, width)
-        start = position + width
-        return self._push(self._bytes(start, length), start + length)
-
-    def _short_binbytes(self, position: int) -> int:
-        return self._sized_bytes(position, 1)
-
-    def _binbytes(self, position: int) -> int:
-        return self._sized_bytes(position, 4)
-
-    def _binbytes8(self, position: int) -> int:
-        return self._sized_bytes(position, 8)
-
-    # -- containers
-
-    def _mark(self, position: int) -> int:
-        self.marked.append(self.stack)
-        self.stack = []
-        return position
-
-    def _empty_tuple(self, position: int) -> int:
-        return self._push((), position)
-
-    def _empty_list(self, position: int) -> int:
-        return self._push([], position)
-
-    def _empty_dict(self, position: int) -> int:
-        return self._push(Dict(), position)
-
-    def _empty_set(self, position: int) -> int:
-        return self._push(Set(), position)
-
-    def _tuple(self, position: int) -> int:
-        items = tuple(self._pop_mark(position))
-        return self._push(items, position)
-
-    def _tuple_of(self, position: int, count: int) -> int:
-        if len(self.stack) < count:
-            self.fail(position - 1, f"a tuple of {count} from a stack of {len(self.stack)}")
-        items = tuple(self.stack[-count:])
-        del self.stack[-count:]
-        return self._push(items, position)
-
-    def _tuple1(self, position: int) -> int:
-        return self._tuple_of(position, 1)
-
-    def _tuple2(self, position: int) -> int:
-        return self._tuple_of(position, 2)
-
-    def _tuple3(self, position: int) -> int:
-        return self._tuple_of(position, 3)
-
-    def _list(self, position: int) -> int:
-        items = self._pop_mark(position)
-        return self._push(items, position)
-
-    def _dict(self, position: int) -> int:
-        items = self._pop_mark(position)
-        return self._push(Dict(self._pairs(position, items)), position)
-
-    def _frozenset(self, position: int) -> int:
-        items = self._pop_mark(position)
-        return self._push(Set(items), position)
-
-    def _pairs(self, position: int, items: list[object]) -> list[tuple[object, object]]:
-        if len(items) % 2:
-            self.fail(position - 1, "a key without a value")
-        return list(zip(items[::2], items[1::2], strict=True))
-
-    def _extend(self, position: int, items: list[object]) -> int:
-        target = self._top(position)
-        if isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, Call):
-            target.appended.extend(items)
-        else:
-            self.fail(position - 1, "items are appended to something that is no list")
-        return position
-
-    def _append(self, position: int) -> int:
-        item = self._pop(position)
-        return self._extend(position, [item])
-
-    def _appends(self, position: int) -> int:
-        items = self._pop_mark(position)
-        return self._extend(position, items)
-
-    def _store(self, position: int, pairs: list[tuple[object, object]]) -> int:
-        target = self._top(position)
-        if not isinstance(target, (Dict, Call)):
-            self.fail(position - 1, "a key is set on something that is no dict")
-        target.pairs.extend(pairs)
-        return position
-
-    def _setitem(self, position: int) -> int:
-        value, key = self._pop(position), self._pop(position)
-        return self._store(position, [(key, value)])
-
-    def _setitems(self, position: int) -> int:
-        items = self._pop_mark(position)
-        return self._store(position, self._pairs(position, items))
-
-    def _additems(self, position: int) -> int:
-        items = self._pop_mark(position)
-        target = self._top(position)
-        if isinstance(target, Set):
-            target.members.extend(items)
-        elif isinstance(target, Call):
-            target.appended.extend(items)
-        else:
-            self.fail(position - 1, "members are added to something that is no set")
-        return position
-
-    # -- stack and memo
-
-    def _drop(self, position: int) -> int:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self._pop_mark(position)
-        return position
-
-    def _dup(self, position: int) -> int:
-        return self._push(self._top(position), position)
-
-    def _drop_mark(self, position: int) -> int:
-        self._pop_mark(position)
-        return position
-
-    def _recall(self, position: int, index: int, end: int) -> int:
-        if index not in self.memo:
-            self.fail(position - 1, f"memo entry {index} was never stored")
-        return self._push(self.memo[index], end)
-
-    def _binget(self, position: int) -> int:
-        return self._recall(position, self._number(position, 1), position + 1)
-
-    def _long_binget(self, position: int) -> int:
-        return self._recall(position, self._number(position, 4), position + 4)
-
-    def _line_index(self, position: int) -> tuple[int, int]:
-        raw, end = self._line(position)
-        index = self._decimal(position, raw)
-        if not isinstance(index, int) or not 0 <= index <= 0xFFFFFFFF:
-            self.fail(position, "a memo index out of range")
-        return index, end
-
-    def _get(self, position: int) -> int:
-        index, end = self._line_index(position)
-        return self._recall(position, index, end)
-
-    def _remember(self, position: int, index: int, end: int) -> int:
-        if len(self.memo) >= self.limits.memo:
-            raise self.limits.exceeded("memo", where=self.where, found=f"{len(self.memo)} memo entries")
-        self.memo[index] = self._top(position)
-        return end
-
-    def _put(self, position: int) -> int:
-        index, end = self._line_index(position)
-        return self._remember(position, index, end)
-
-    def _memoize(self, position: int) -> int:
-        return self._remember(position, len(self.memo), position)
-
-    # -- what another loader would import and call
-
-    def _new_ref(self, module: str, name: str, offset: int, end: int) -> int:
-        ref = Ref(module, name, offset)
-        self.refs.append(ref)
-        self.remark(judge_ref(ref))
-        return self._push(ref, end)
-
-    def _global(self, position: int) -> int:
-        module, middle = self._line(position)
-        name, end = self._line(middle)
-        return self._new_ref(self._text(position, module), self._text(middle, name), position - 1, end)
-
-    def _stack_global(self, position: int) -> int:
-        name, module = self._pop(position), self._pop(position)
-        if not isinstance(name, str) or not isinstance(module, str):
-            self.fail(position - 1, "STACK_GLOBAL wants two strings")
-        return self._new_ref(module, name, position - 1, position)
-
-    def _extension(self, position: int, width: int) -> int:
-        code = self._number(position, width)
-        ref = Ref("copyreg extension", str(code), position - 1)
-        self.refs.append(ref)
-        self.remark(Remark("unsafe", position - 1, ref.path, f"extension code {code} stands for a hidden global"))
-        return self._push(ref, position + width)
-
-    def _ext1(self, position: int) -> int:
-        return self._extension(position, 1)
-
-    def _ext2(self, position: int) -> int:
-        return self._extension(position, 2)
-
-    def _ext4(self, position: int) -> int:
-        return self._extension(position, 4)
-
-    def _call(self, how: How, target: object, arguments: object, position: int, keywords: object = None) -> int:
-        call = Call(how, target, arguments, keywords, position - 1)
-        self.calls += 1
-        self.remark(judge_call(call))
-        return self._push(call, position)
-
-    def _reduce(self, position: int) -> int:
-        arguments, target = self._pop(position), self._pop(position)
-        return self._call("REDUCE", target, arguments, position)
-
-    def _newobj(self, position: int) -> int:
-        arguments, target = self._pop(position), self._pop(position)
-        return self._call("NEWOBJ", target, arguments, position)
-
-    def _newobj_ex(self, position: int) -> int:
-        keywords, arguments, target = self._pop(position), self._pop(position), self._pop(position)
-        return self._call("NEWOBJ_EX", target, arguments, position, keywords)
-
-    def _inst(self, position: int) -> int:
-        module, middle = self._line(position)
-        name, end = self._line(middle)
-        arguments = tuple(self._pop_mark(position))
-        self._new_ref(self._text(position, module), self._text(middle, name), position - 1, end)
-        target = self.stack.pop()
-        self._call("INST", target, arguments, position)
-        return end
-
-    def _obj(self, position: int) -> int:
-        items = self._pop_mark(position)
-        if not items:
-            self.fail(position - 1, "OBJ without a class")
-        return self._call("OBJ", items[0], tuple(items[1:]), position)
-
-    def _build(self, position: int) -> int:
-        state = self._pop(position)
-        target = self._top(position)
-        if isinstance(target, (Call, Dict)):
-            target.states.append(state)
-        elif not isinstance(target, Ref):
-            self.fail(position - 1, "BUILD gives a state to something that has none")
-        self.remark(judge_build(target, position - 1))
-        return position
-
-    def _persid(self, position: int) -> int:
-        raw, end = self._line(position)
-        return self._push(Persistent(self._text(position, raw), position - 1), end)
-
-    def _binpersid(self, position: int) -> int:
-        return self._push(Persistent(self._pop(position), position - 1), position)
-
-    # -- framing
-
-    def _proto(self, position: int) -> int:
-        if self._number(position, 1) > 5:
-            self.fail(position, f"pickle protocol {self.content[position]}; 0 to 5 are known")
-        return position + 1
-
-    def _frame(self, position: int) -> int:
-        length = self._number(position, 8)
-        if self.frame_end or length > self.size - position - 8:
-            self.fail(position - 1, f"a frame of {length} bytes inside another, or longer than what remains")
-        self.frame_end = position + 8 + length
-        return position + 8
-
-    def _out_of_band(self, position: int) -> int:
-        self.fail(position - 1, "an out-of-band buffer, which a file cannot have")
-
-
-_OPCODES: dict[str, str] = {
-    "N": "none", "\x88": "true", "\x89": "false", "J": "binint", "K": "binint1", "M": "binint2", "I": "int",
-    "L": "long", "\x8a": "long1", "\x8b": "long4", "F": "float", "G": "binfloat", "S": "string", "T": "binstring",
-    "U": "short_binstring", "V": "unicode", "\x8c": "short_binunicode", "X": "binunicode", "\x8d": "binunicode8",
-    "C": "short_binbytes", "B": "binbytes", "\x8e": "binbytes8", "\x96": "binbytes8", "(": "mark",
-    ")": "empty_tuple", "]": "empty_list", "}": "empty_dict", "\x8f": "empty_set", "t": "tuple", "\x85": "tuple1",
-    "\x86": "tuple2", "\x87": "tuple3", "l": "list", "d": "dict", "\x91": "frozenset", "a": "append", "e": "appends",
-    "s": "setitem", "u": "setitems", "\x90": "additems", "0": "drop", "2": "dup", "1": "drop_mark", "h": "binget",
-    "j": "long_binget", "g": "get", "p": "put", "\x94": "memoize", "c": "global", "\x93": "stack_global",
-    "\x82": "ext1", "\x83": "ext2", "\x84": "ext4", "R": "reduce", "\x81": "newobj", "\x92": "newobj_ex",
-    "i": "inst", "o": "obj", "b": "build", "P": "persid", "Q": "binpersid", "\x80": "proto", "\x95": "frame",
-    "\x97": "out_of_band", "\x98": "out_of_band",
-}  # fmt: skip
 
 
 def name_payloads(remarks: Sequence[Remark]) -> str:

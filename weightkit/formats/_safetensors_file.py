@@ -11,7 +11,6 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from weightkit.core.checkpoint import Checkpoint
@@ -41,9 +40,8 @@ JSON_KEY = "weightkit.json"
 _MOST_DIMENSIONS = 64
 
 
-def read_safetensors(path: Path, limits: Limits, *, name: str) -> Checkpoint:
-    """The checkpoint at ``path``, its header checked, for the format called ``name``. Raises FormatError."""
-    source = Source.at(path)
+def read_safetensors(source: Source, limits: Limits, *, name: str) -> Checkpoint:
+    """The checkpoint in ``source``, its header checked, for the format called ``name``. Raises FormatError."""
     if source.size < 10:
         raise CorruptFile(f"{source.shown}: {source.size} bytes, expected a length of 8 bytes and a header")
     length = int.from_bytes(source.read(0, 8), "little")
@@ -79,7 +77,7 @@ def read_safetensors(path: Path, limits: Limits, *, name: str) -> Checkpoint:
         where = f"{source.shown}: tensor {printable(tensor)!r}"
         return dense_array(source.read(data_start + begin, end - begin), spec, where=where)
 
-    return Checkpoint(path=str(path), format=name, root="", state=state, metadata=metadata, read=read)
+    return Checkpoint(path=source.path, format=name, root="", state=state, metadata=metadata, read=read)
 
 
 def _metadata(source: Source, found: object) -> dict[str, str]:

@@ -1,21 +1,20 @@
-"""A file that is read in pieces, and that must not change between two of them."""
+"""Bytes that are read in pieces: a file that must not change between two of them, a part of one, or bytes in memory."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError
 
 _PIECE = 1 << 30
+PRead = Callable[[int, int], bytes]
 
 
-def unreadable(path: Path | str, error: OSError) -> FormatError:
+def unreadable(path: str | os.PathLike[str], error: OSError) -> FormatError:
     """The error for a file that the system does not let us read."""
     shown = printable(str(path))
     if isinstance(error, FileNotFoundError):
@@ -23,38 +22,81 @@ def unreadable(path: Path | str, error: OSError) -> FormatError:
     return FormatError(f"{shown}: cannot be read: {error.strerror or error}")
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
-    """A regular file by path. No descriptor stays open; every later opening must find the same file."""
+    """A regular file by path, or a part of it. No descriptor stays open; later openings must find the same file."""
 
-    path: str
-    shown: str
-    size: int
-    identity: tuple[int, int, int, int]
+    __slots__ = ("_held", "_identity", "_start", "path", "shown", "size")
+
+    def __init__(
+        self, path: str, shown: str, size: int, *, start: int = 0, identity: object = None, held: bytes | None = None
+    ) -> None:
+        self.path = path
+        self.shown = shown
+        self.size = size
+        self._start = start
+        self._identity = identity
+        self._held = held
 
     @classmethod
-    def at(cls, path: Path) -> Source:
-        """The file at ``path``. Raises FormatError if it is missing or no regular file."""
+    def at(cls, path: str | os.PathLike[str], *, follow: bool = True) -> Source:
+        """The file at ``path``. Raises FormatError if it is missing or no regular file.
+
+        With ``follow`` off a symbolic link is refused: a file that another file names must lie where it says.
+        """
         shown = printable(str(path))
         try:
-            found = os.stat(path)
+            found = os.stat(path, follow_symlinks=follow)
         except OSError as error:
             raise unreadable(path, error) from None
         except ValueError:
             raise FormatError(f"{shown}: no file can have this name") from None
+        if stat.S_ISLNK(found.st_mode):
+            raise FormatError(
+                f"{shown}: a symbolic link, which is not followed here", hint="copy the file itself there"
+            )
         if not stat.S_ISREG(found.st_mode):
             raise FormatError(f"{shown}: expected a regular file, found something else (a device, a pipe, a folder)")
-        return cls(os.fspath(path), shown, found.st_size, _identity(found))
+        return cls(os.fspath(path), shown, found.st_size, identity=_identity(found))
+
+    @classmethod
+    def holding(cls, content: bytes, *, path: str, shown: str) -> Source:
+        """Bytes in memory that came out of the file at ``path``."""
+        return cls(path, shown, len(content), held=content)
+
+    def part(self, offset: int, length: int, *, shown: str) -> Source:
+        """``length`` bytes at ``offset`` as a source of their own."""
+        self._check_range(offset, length)
+        start = self._start + offset
+        return Source(self.path, shown, length, start=start, identity=self._identity, held=self._held)
 
     @contextmanager
-    def opened(self) -> Iterator[int]:
-        """A descriptor for reading. Raises CorruptFile if the file changed since it was first opened."""
+    def opened(self) -> Iterator[PRead]:
+        """A function ``pread(offset, length) -> bytes``. Raises CorruptFile if the file changed in the meantime."""
+        held, start = self._held, self._start
+        if held is not None:
+            yield lambda offset, length: held[start + offset : start + offset + length]
+            return
+        with self._descriptor() as descriptor:
+
+            def pread(offset: int, length: int) -> bytes:
+                found = os.pread(descriptor, length, start + offset)
+                if len(found) != length:
+                    found += self._rest(descriptor, start + offset, length, len(found))
+                return found
+
+            try:
+                yield pread
+            except OSError as error:
+                raise unreadable(self.path, error) from None
+
+    @contextmanager
+    def _descriptor(self) -> Iterator[int]:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise unreadable(self.path, error) from None
         try:
-            if _identity(os.fstat(descriptor)) != self.identity:
+            if _identity(os.fstat(descriptor)) != self._identity:
                 raise CorruptFile(
                     f"{self.shown}: the file changed while it was being read",
                     hint="copy it somewhere where nothing writes to it, and read the copy",
@@ -63,8 +105,13 @@ class Source:
         finally:
             os.close(descriptor)
 
-    def fill(self, descriptor: int, offset: int, buffer: bytearray) -> None:
-        """Fill ``buffer`` from ``offset`` on. Raises CorruptFile where the file ends before it is full."""
+    def _rest(self, descriptor: int, offset: int, length: int, got: int) -> bytes:
+        rest = bytearray(length - got)
+        self._fill(descriptor, offset + got, rest)
+        return bytes(rest)
+
+    def _fill(self, descriptor: int, offset: int, buffer: bytearray) -> None:
+        """Fill ``buffer`` from ``offset`` of the file on. Raises CorruptFile where the file ends before it is full."""
         view = memoryview(buffer)
         filled = 0
         while filled < len(buffer):
@@ -79,17 +126,19 @@ class Source:
             filled += got
 
     def read(self, offset: int, length: int) -> bytearray:
-        """``length`` bytes at ``offset``."""
-        buffer = self.check_range(offset, length)
-        with self.opened() as descriptor:
-            self.fill(descriptor, offset, buffer)
+        """``length`` bytes at ``offset``, compared with the size before anything is allocated."""
+        self._check_range(offset, length)
+        start = self._start + offset
+        if self._held is not None:
+            return bytearray(self._held[start : start + length])
+        buffer = bytearray(length)
+        with self._descriptor() as descriptor:
+            self._fill(descriptor, start, buffer)
         return buffer
 
-    def check_range(self, offset: int, length: int) -> bytearray:
-        """An empty buffer for a range that lies inside the file: compared before anything is allocated."""
+    def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise CorruptFile(f"{self.shown}: bytes {offset} to {offset + length} of a file of {self.size}")
-        return bytearray(length)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int, int]:

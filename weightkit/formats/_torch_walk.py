@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
-from weightkit.formats._pickle_records import Call
+from weightkit.formats._pickle_records import Call, Dict, Pair
 from weightkit.formats._pickle_values import items_of, key_text, leaf_value, pairs_of, state_of
 from weightkit.formats._torch_tensors import (
     MalformedError,
     StridedTensor,
-    UnsupportedError,
+    Tensor,
     decode_tensor,
     is_tensor_call,
 )
@@ -22,26 +21,32 @@ from weightkit.formats.base import Limits
 # Keys under which checkpoints keep the state_dict; the tensors' names then start below it.
 ROOTS = ("agent", "state_dict", "model_state_dict", "model", "policy")
 _Path = tuple[str, ...]
+_CHECK_EVERY = 8192
+_FEW = 100_000  # objects that are walked without asking how many the pickle wrote
+_TEXT_PER_NODE = 64  # characters of text that count as one more object
 
 
-@dataclass(slots=True)
 class Walked:
-    """What the walk found: tensors by path, the rest as plain values, and tensors of kinds that are not read."""
+    """What the walk found: tensors by path, and the rest as plain values."""
 
-    tensors: dict[_Path, StridedTensor] = field(default_factory=dict)
-    metadata: dict[str, object] = field(default_factory=dict)
-    unsupported: list[tuple[_Path, str]] = field(default_factory=list)
+    __slots__ = ("metadata", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors: dict[_Path, Tensor] = {}
+        self.metadata: dict[str, object] = {}
 
 
-@dataclass(slots=True)
 class _Holder:
     """A container of the metadata, and where it hangs; it is taken away again if it held tensors only."""
 
-    content: dict[str, object] | list[object]
-    parent: _Holder | None
-    key: str | int
-    has_tensors: bool = False
-    kept: int = 0
+    __slots__ = ("content", "has_tensors", "kept", "key", "parent")
+
+    def __init__(self, content: dict[str, object] | list[object], parent: _Holder | None, key: str | int) -> None:
+        self.content = content
+        self.parent = parent
+        self.key = key
+        self.has_tensors = False
+        self.kept = 0
 
     def set(self, key: str | int, value: object) -> None:
         if isinstance(self.content, dict):
@@ -50,44 +55,62 @@ class _Holder:
             self.content[key] = value
 
 
-@dataclass(slots=True)
 class _Task:
-    node: object
-    path: _Path
-    holder: _Holder
-    key: str | int
-    length: int
+    """A node that is still to be looked at: where it stands, and where its value goes. ``length`` is its name's."""
+
+    __slots__ = ("holder", "key", "length", "node", "path")
+
+    def __init__(self, node: object, path: _Path, holder: _Holder, key: str | int, length: int) -> None:
+        self.node = node
+        self.path = path
+        self.holder = holder
+        self.key = key
+        self.length = length
 
 
-@dataclass(slots=True)
 class _Leave:
     """Marks the end of a container on the stack."""
 
-    identity: int
+    __slots__ = ("identity",)
+
+    def __init__(self, identity: int) -> None:
+        self.identity = identity
+
+
+class _Later:
+    """What can only be named once every parameter has its name: ``key`` is the parameter that names it, if any."""
+
+    __slots__ = ("holding", "key", "task")
+
+    def __init__(self, task: _Task, key: object, holding: frozenset[int]) -> None:
+        self.task = task
+        self.key = key
+        self.holding = holding
 
 
 class _Walk:
-    def __init__(self, where: str, limits: Limits) -> None:
+    def __init__(self, written: int, where: str, limits: Limits) -> None:
         self.where = where
         self.limits = limits
+        self.most_shared = _FEW + limits.sharing * written
+        self.next_check = min(_CHECK_EVERY, limits.nodes)
         self.found = Walked()
         self.holders: list[_Holder] = []
         self.first_name: dict[int, _Path] = {}
-        self.keyed_by_tensor: list[tuple[_Task, object, frozenset[int]]] = []
+        self.later: list[_Later] = []
         self.active: set[int] = set()  # the containers that hold the one being walked
         self.visited = 0
+        self.root = ""
+        self.naming_is_done = False
         self.deadline = time.monotonic() + limits.wall_s
 
     def run(self, value: object) -> Walked:
         top = _Holder(self.found.metadata, None, "")
         self._drain([_Task(value, (), top, "value", 0)])
-        for task, key, holding in self.keyed_by_tensor:  # optimizer state: by now every parameter has its name
-            path = self.first_name.get(id(key))
-            text = ".".join(path) if path else f"tensor {len(self.first_name)}"
-            self.first_name.setdefault(id(key), (text,))
-            task.path, task.key = (*task.path, text), text
-            self.active = set(holding)
-            self._drain([task])
+        self.root = find_root(value, [*self.found.tensors, *((*later.task.path, "") for later in self.later)])
+        self.naming_is_done = True
+        for later in self.later:  # grows while it is worked through
+            self._catch_up(later)
         for holder in reversed(self.holders):
             if holder.parent is None:
                 continue
@@ -99,28 +122,44 @@ class _Walk:
                 holder.parent.kept += 1
         return self.found
 
+    def _catch_up(self, later: _Later) -> None:
+        task = later.task
+        if later.key is not None:
+            text = self._name_of(later.key)
+            task.path, task.key = (*task.path, text), text
+            task.length += len(text) + 1
+            self._check_length(task.length)
+        self.active = set(later.holding)
+        self._drain([task])
+
+    def _name_of(self, tensor: object) -> str:
+        """The name of a tensor that stands for something else, below the root; a new one where it has none."""
+        path = self.first_name.get(id(tensor))
+        if path is None:
+            path = self.first_name[id(tensor)] = (f"tensor {len(self.first_name)}",)
+        return ".".join(path[1:] if self.root and path[0] == self.root else path)
+
     def _drain(self, stack: list[_Task | _Leave]) -> None:
         while stack:
             task = stack.pop()
-            if isinstance(task, _Leave):
+            if type(task) is _Leave:
                 self.active.discard(task.identity)
                 continue
-            self.visited += 1
-            if self.visited > self.limits.nodes:
-                raise self.limits.exceeded("nodes", where=self.where, found=f"{self.visited} objects in the pickle")
-            if self.visited % 8192 == 0 and time.monotonic() > self.deadline:
-                raise self.limits.exceeded("wall_s", where=self.where, found=f"{self.visited} objects took too long")
+            assert isinstance(task, _Task)
+            self._count_visit()
             node = _unwrapped(task.node)
             if is_tensor_call(node):
-                self._tensor(node, task)
+                self._tensor(node, task.path, task.holder, task.key)
                 continue
             children = self._children(node)
             if children is None:
-                self._set(task, leaf_value(node))
+                if isinstance(node, (str, bytes)):
+                    self.visited += len(node) // _TEXT_PER_NODE
+                task.holder.set(task.key, leaf_value(node))
                 task.holder.kept += 1
                 continue
             if id(node) in self.active:
-                self._set(task, "<itself>")
+                task.holder.set(task.key, "<itself>")
                 continue
             if len(task.path) > self.limits.depth:
                 raise self.limits.exceeded(
@@ -129,87 +168,123 @@ class _Walk:
             if node:
                 self.active.add(id(node))
                 stack.append(_Leave(id(node)))
-            self._enter(task, children, stack)
+            items, as_list = children
+            self._enter(task, items, as_list, stack)
 
-    def _enter(self, task: _Task, children: _Children, stack: list[_Task | _Leave]) -> None:
-        as_list = children.as_list and bool(task.path)
-        content: dict[str, object] | list[object] = [None] * len(children.items) if as_list else {}
-        if task.path:
+    def _check_length(self, length: int) -> None:
+        if length > self.limits.path_length:
+            raise self.limits.exceeded("path_length", where=self.where, found=f"a name of {length} characters")
+
+    def _count_visit(self) -> None:
+        self.visited += 1
+        if self.visited > self.next_check:
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        self.next_check = min(self.visited + _CHECK_EVERY, self.limits.nodes)
+        found = f"{self.visited} objects in the pickle"
+        if self.visited > self.limits.nodes:
+            raise self.limits.exceeded("nodes", where=self.where, found=found)
+        if self.visited > self.most_shared:
+            found += ", which holds few and refers to them again and again"
+            raise self.limits.exceeded("sharing", where=self.where, found=found)
+        if time.monotonic() > self.deadline:
+            raise self.limits.exceeded("wall_s", where=self.where, found=f"{self.visited} objects took too long")
+
+    def _enter(self, task: _Task, items: list[Pair], as_list: bool, stack: list[_Task | _Leave]) -> None:
+        """Put the children of a container on the stack; tensors that come first are taken at once."""
+        parent = task.path
+        as_list = as_list and bool(parent)
+        if parent:
+            content: dict[str, object] | list[object] = [None] * len(items) if as_list else {}
             holder = _Holder(content, task.holder, task.key)
-            self._set(task, content)
+            task.holder.set(task.key, content)
             self.holders.append(holder)
         else:
             holder = task.holder
         tasks: list[_Task | _Leave] = []
         seen: set[str] = set()
-        for index, (key, value) in enumerate(children.items):
-            if is_tensor_call(key):
-                inner = _Task(value, task.path, holder, "", task.length)
-                self.keyed_by_tensor.append((inner, key, frozenset(self.active)))
+        longest = self.limits.path_length - task.length - 1
+        parameters = len(parent) > 1 and parent[-2] == "param_groups"
+        for index, (key, value) in enumerate(items):
+            if type(key) is str:
+                text = key
+            elif is_tensor_call(key):
+                self._postpone(_Task(value, parent, holder, "", task.length), key)
                 continue
-            text = key_text(key)
-            text = f"<key {index}>" if text is None else text
+            else:
+                found = key_text(key)
+                text = f"<key {index}>" if found is None else found
             if text in seen:
-                at = ".".join((*task.path, text))
+                at = ".".join((*parent, text))
                 raise CorruptFile(f"{self.where}: the key {printable(at)!r} stands twice in one dict")
             seen.add(text)
-            length = task.length + len(text) + 1
-            if length > self.limits.path_length:
-                raise self.limits.exceeded("path_length", where=self.where, found=f"a name of {length} characters")
-            tasks.append(_Task(value, (*task.path, text), holder, index if as_list else text, length))
-        stack.extend(reversed(tasks))
+            if len(text) > longest:
+                self._check_length(task.length + 1 + len(text))
+            if not tasks and is_tensor_call(value):
+                self._count_visit()
+                self._tensor(value, (*parent, text), holder, index if as_list else text)
+                continue
+            child = _Task(value, (*parent, text), holder, index if as_list else text, task.length + len(text) + 1)
+            if parameters and text == "params" and not self.naming_is_done:
+                self._postpone(child, None)
+            else:
+                tasks.append(child)
+        tasks.reverse()
+        stack.extend(tasks)
 
-    def _set(self, task: _Task, value: object) -> None:
-        task.holder.set(task.key, value)
+    def _postpone(self, task: _Task, key: object) -> None:
+        self._count_visit()
+        self.later.append(_Later(task, key, frozenset(self.active)))
 
-    def _tensor(self, node: object, task: _Task) -> None:
-        task.holder.has_tensors = True
-        path = task.path or ("tensor",)
-        if len(self.found.tensors) >= self.limits.tensors:
+    def _tensor(self, node: object, path: _Path, holder: _Holder, key: str | int) -> None:
+        if self.naming_is_done and len(path) > 2 and path[-2] == "params" and id(node) in self.first_name:
+            holder.set(key, self._name_of(node))  # an optimizer's list of parameters refers to them
+            holder.kept += 1
+            return
+        holder.has_tensors = True
+        path = path or ("tensor",)
+        tensors = self.found.tensors
+        if len(tensors) >= self.limits.tensors:
             raise self.limits.exceeded("tensors", where=self.where, found=f"more than {self.limits.tensors} tensors")
         try:
-            tensor = decode_tensor(node)
+            tensors[path] = decode_tensor(node)
         except MalformedError as error:
             raise CorruptFile(f"{self.where}: tensor {printable('.'.join(path))!r}: {error}") from None
-        except UnsupportedError as error:
-            self.found.unsupported.append((path, str(error)))
-            return
-        self.found.tensors[path] = tensor
         self.first_name.setdefault(id(node), path)
 
-    def _children(self, node: object) -> _Children | None:
+    def _children(self, node: object) -> tuple[list[Pair], bool] | None:
+        """The pairs of a container, and whether it is a list; None for a leaf."""
+        if type(node) is Dict:
+            return node.pairs, False
         pairs = pairs_of(node)
         if pairs is not None:
-            return _Children(pairs)
+            return pairs, False
         items = items_of(node)
         if items is not None:
-            return _Children([(index, item) for index, item in enumerate(items)], as_list=True)
+            return list(enumerate(items)), True
         if isinstance(node, Call) and (node.states or node.pairs or node.appended):
             if node.path.startswith("numpy."):
                 return None
             state = state_of(node)
             module = _module_children(state)
             if module is not None:
-                return _Children(module)
-            appended: list[tuple[object, object]] = [(index, item) for index, item in enumerate(node.appended)]
-            if state or node.pairs or appended:
-                return _Children([*state, *node.pairs, *appended])
+                return module, False
+            if state or node.pairs or node.appended:
+                return [*state, *node.pairs, *enumerate(node.appended)], False
         return None
 
 
-@dataclass(slots=True)
-class _Children:
-    items: list[tuple[object, object]]
-    as_list: bool = False
-
-
-def walk(value: object, *, where: str, limits: Limits) -> Walked:
+def walk(value: object, *, written: int, where: str, limits: Limits) -> Walked:
     """All tensors below ``value`` by path, and everything else as plain values.
 
-    A container reached by two paths is listed under both; one that holds itself is not entered again. Raises
-    CorruptFile for a tensor whose numbers contradict each other, LimitExceeded.
+    ``written`` is how many opcodes the pickle has: a few objects that refer to each other over and over are a limit.
+
+    A container reached by two paths is listed under both; one that holds itself is not entered again. What an
+    optimizer keeps for a parameter is named after it. Raises CorruptFile for a tensor whose numbers contradict each
+    other, LimitExceeded.
     """
-    return _Walk(where, limits).run(value)
+    return _Walk(written, where, limits).run(value)
 
 
 def _unwrapped(node: object) -> object:
@@ -227,7 +302,7 @@ def _unwrapped(node: object) -> object:
     return node
 
 
-def _module_children(state: list[tuple[object, object]]) -> list[tuple[object, object]] | None:
+def _module_children(state: list[Pair]) -> list[Pair] | None:
     """What ``state_dict()`` would list of an nn.Module: parameters, persistent buffers, submodules."""
     attributes = {key: value for key, value in state if isinstance(key, str)}
     kinds = [pairs_of(attributes.get(name)) for name in ("_parameters", "_buffers", "_modules")]
@@ -236,7 +311,7 @@ def _module_children(state: list[tuple[object, object]]) -> list[tuple[object, o
     transient = {
         name for name in items_of(attributes.get("_non_persistent_buffers_set")) or () if isinstance(name, str)
     }
-    children: list[tuple[object, object]] = []
+    children: list[Pair] = []
     children.extend(pair for pair in kinds[0] if pair[1] is not None)
     children.extend(pair for pair in kinds[1] or () if pair[1] is not None and not _is_in(pair[0], transient))
     children.extend(pair for pair in kinds[2] if pair[1] is not None)
@@ -247,7 +322,7 @@ def _is_in(key: object, names: set[str]) -> bool:
     return isinstance(key, str) and key in names
 
 
-def find_root(value: object, paths: Iterable[_Path]) -> str:
+def find_root(value: object, paths: Collection[_Path]) -> str:
     """The well-known key of a top-level dict below which all tensors lie, "" where there is none."""
     firsts: Mapping[str, None] = dict.fromkeys(path[0] for path in paths)
     if len(firsts) != 1 or pairs_of(value) is None:
@@ -257,17 +332,24 @@ def find_root(value: object, paths: Iterable[_Path]) -> str:
     return first if first in ROOTS and inside else ""
 
 
-def find_aliases(tensors: Mapping[str, StridedTensor]) -> dict[str, str]:
+def find_aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Second names of one tensor -> its first: same storage, offset, shape, strides and element type."""
-    firsts: dict[object, str] = {}
-    aliases: dict[str, str] = {}
+    on_storage: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
-        if 0 in tensor.shape:
-            identity: object = (tensor.storage.key, tensor.dtype.name, tensor.shape, tensor.strides)
-        else:
-            identity = (tensor.storage.key, tensor.dtype.name, tensor.shape, tensor.strides, tensor.offset,
-                        tensor.conjugate, tensor.negative)  # fmt: skip
-        first = firsts.setdefault(identity, name)
-        if first != name:
-            aliases[name] = first
+        if type(tensor) is StridedTensor:
+            on_storage.setdefault(tensor.storage.key, []).append(name)
+    aliases: dict[str, str] = {}
+    for names in on_storage.values():
+        if len(names) > 1:
+            firsts: dict[object, str] = {}
+            for name in names:
+                first = firsts.setdefault(_identity(tensors[name]), name)
+                if first != name:
+                    aliases[name] = first
     return aliases
+
+
+def _identity(tensor: Tensor) -> object:
+    assert isinstance(tensor, StridedTensor)
+    offset = -1 if 0 in tensor.shape else tensor.storage.start + tensor.offset * tensor.dtype.itemsize
+    return tensor.dtype.name, tensor.shape, tensor.strides, offset, tensor.conjugate, tensor.negative

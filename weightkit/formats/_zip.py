@@ -1,7 +1,8 @@
-"""A strict zip reader and a plain zip writer. What the reader accepts has exactly one reading.
+"""A strict zip reader. What it accepts has exactly one reading.
 
 No prefix, no comment, no encryption, no second disk, no gap and no overlap between entries, no hidden or duplicate
-entry; every local header says what the central one says. Source: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.
+entry; every local header and every data descriptor says what the directory says. Source: PKWARE APPNOTE 6.3.10,
+sections 4.3 and 4.5.
 """
 
 from __future__ import annotations
@@ -9,28 +10,32 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 from weightkit.core.text import printable
-from weightkit.errors import CorruptFile, WriteError
-from weightkit.formats._source import Source
+from weightkit.errors import CorruptFile
+from weightkit.formats._source import PRead, Source
 from weightkit.formats.base import Limits
 
 STORED, DEFLATED = 0, 8
-_LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-_END64, _LOCATOR, _DESCRIPTOR = b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08"
-_U16, _U32 = 0xFFFF, 0xFFFFFFFF
-_HAS_DESCRIPTOR, _UTF8, _DEFLATE_HINTS = 0x0008, 0x0800, 0x0006
+LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+END64, LOCATOR, _DESCRIPTOR = b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08"
+U16, U32 = 0xFFFF, 0xFFFFFFFF
+_HAS_DESCRIPTOR, UTF8, _DEFLATE_HINTS = 0x0008, 0x0800, 0x0006
+_REFUSED_FLAGS = ~(_HAS_DESCRIPTOR | UTF8 | _DEFLATE_HINTS)
 # zip64 sizes, torch's alignment padding ("FB"), unix times and owners; anything else could change the reading.
 _EXTRAS = {0x0001, 0x4246, 0x5455, 0x7875}
 _MOST_RATIO = 1040  # deflate cannot do better than 1032 to 1
 _CHUNK = 1 << 20
+_CENTRAL_HEAD = struct.Struct("<4xHHHHIIIIHHHHHII")
+_LOCAL_BYTES, _DESCRIPTOR_BYTES = 30, (16, 24)
+_FRONT = 24  # what may stand between an entry's data and the next local header
+_SPARE = 128  # what a local header's name and padding seldom exceed together
+_WINDOW = 1 << 16
+_NOT_YET = bytes(12)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file of an archive: where its bytes lie, how many, and what they must add up to."""
 
     name: str
@@ -41,25 +46,28 @@ class Entry:
     crc: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Central:
+class _Central(NamedTuple):
+    """What the directory says about one entry; ``fixed`` are the raw bytes that its local header must repeat."""
+
+    offset: int
     raw_name: bytes
     flags: int
     method: int
-    moment: int
     crc: int
     stored: int
     size: int
-    offset: int
+    fixed: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Archive:
     """An archive whose directory has been checked; entries are read on demand."""
 
-    source: Source
-    entries: Mapping[str, Entry]
-    checksummed: bool = True  # torch can be told to write every checksum as 0
+    __slots__ = ("checksummed", "entries", "source")
+
+    def __init__(self, source: Source, entries: Mapping[str, Entry]) -> None:
+        self.source = source
+        self.entries = entries
+        self.checksummed = any(entry.crc for entry in entries.values())  # torch can be told to write them all as 0
 
     def read(self, entry: Entry) -> bytearray:
         """All bytes of ``entry``, inflated, their checksum verified. Raises CorruptFile."""
@@ -75,94 +83,92 @@ class Archive:
         if entry.method != STORED:
             return self.read(entry)[start : start + length]
         crc = 0
-        with self.source.opened() as descriptor:
+        with self.source.opened() as pread:
             for offset in range(0, entry.size, _CHUNK):
-                chunk = bytearray(min(_CHUNK, entry.size - offset))
-                self.source.fill(descriptor, entry.data_offset + offset, chunk)
-                crc = zlib.crc32(chunk, crc)
+                crc = zlib.crc32(pread(entry.data_offset + offset, min(_CHUNK, entry.size - offset)), crc)
             self._check(entry, crc)
-            part = bytearray(length)
-            self.source.fill(descriptor, entry.data_offset + start, part)
-        return part
+        return self.source.read(entry.data_offset + start, length)
+
+    def front(self, entry: Entry, length: int) -> bytes:
+        """Up to ``length`` bytes from the start of ``entry``, without a look at the rest or the checksum."""
+        length = min(length, entry.size)
+        if entry.method == STORED:
+            return bytes(self.source.read(entry.data_offset, length))
+        stored = self.source.read(entry.data_offset, min(entry.stored, 2 * length + 1024))
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, length)
+        except zlib.error as error:
+            raise CorruptFile(f"{self.at(entry)}: cannot be inflated: {error}") from None
+
+    def inner(self, entry: Entry, limits: Limits) -> Source:
+        """The bytes of ``entry`` as a source of their own: in place where they are stored, else in memory."""
+        shown = self.at(entry)
+        if entry.method == STORED:
+            return self.source.part(entry.data_offset, entry.size, shown=shown)
+        if entry.size > limits.expanded_bytes:
+            raise limits.exceeded("expanded_bytes", where=shown, found=f"inflates to {entry.size} bytes")
+        return Source.holding(bytes(self.read(entry)), path=self.source.path, shown=shown)
+
+    def at(self, entry: Entry) -> str:
+        """The archive and the entry, for messages."""
+        return f"{self.source.shown}: entry {printable(entry.name)!r}"
 
     def _check(self, entry: Entry, crc: int) -> None:
         if self.checksummed and crc != entry.crc:
-            raise CorruptFile(f"{self._at(entry)}: checksum {crc:08x}, expected {entry.crc:08x}")
+            raise CorruptFile(f"{self.at(entry)}: checksum {crc:08x}, expected {entry.crc:08x}")
 
     def _inflate(self, entry: Entry, stored: bytearray) -> bytearray:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             plain = inflater.decompress(stored, entry.size + 1)
         except zlib.error as error:
-            raise CorruptFile(f"{self._at(entry)}: cannot be inflated: {error}") from None
+            raise CorruptFile(f"{self.at(entry)}: cannot be inflated: {error}") from None
         if len(plain) != entry.size or not inflater.eof or inflater.unused_data or inflater.unconsumed_tail:
-            raise CorruptFile(f"{self._at(entry)}: inflates to something else than the {entry.size} bytes announced")
+            raise CorruptFile(f"{self.at(entry)}: inflates to something else than the {entry.size} bytes announced")
         return bytearray(plain)
 
-    def _at(self, entry: Entry) -> str:
-        return f"{self.source.shown}: entry {printable(entry.name)!r}"
 
-
-def open_archive(path: Path, limits: Limits) -> Archive:
-    """The archive at ``path``. Raises CorruptFile for whatever could be read in two ways."""
-    source = Source.at(path)
-    with source.opened() as descriptor:
-        start, size, count = _end_records(source, descriptor)
+def open_archive(source: Source, limits: Limits) -> Archive:
+    """The archive in ``source``. Raises CorruptFile for whatever could be read in two ways."""
+    with source.opened() as pread:
+        start, size, count = _end_records(source, pread)
         if count > limits.entries:
             raise limits.exceeded("entries", where=source.shown, found=f"{count} files in the archive")
         if size > limits.header_bytes:
             raise limits.exceeded("header_bytes", where=source.shown, found=f"an archive directory of {size} bytes")
         if count * 46 > size:
             raise CorruptFile(f"{source.shown}: {count} entries announced in a directory of {size} bytes")
-        directory = source.check_range(start, size)
-        source.fill(descriptor, start, directory)
-        found = _central_headers(source, bytes(directory), count)
-        found.sort(key=lambda central: central.offset)
-        entries: dict[str, Entry] = {}
-        position = 0
-        for index, central in enumerate(found):
-            if central.offset != position:
-                raise CorruptFile(
-                    f"{source.shown}: {_shown(central)} starts at {central.offset}, expected {position}: "
-                    "the archive has a prefix, a gap, a hidden entry or an overlap"
-                )
-            position = found[index + 1].offset if index + 1 < len(found) else start
-            entry = _entry(source, descriptor, central, position, limits)
-            if entry.name in entries:
-                raise CorruptFile(f"{source.shown}: entry {printable(entry.name)!r} stands twice in the archive")
-            entries[entry.name] = entry
-        if position != start:
-            raise CorruptFile(f"{source.shown}: {start - position} bytes before the directory belong to no entry")
-    checksummed = any(entry.crc for entry in entries.values())
-    return Archive(source, entries, checksummed)
+        found = _central_headers(source, pread(start, size), count)
+        found.sort()
+        entries = _entries(source, pread, found, start, limits)
+    return Archive(source, entries)
 
 
-def _end_records(source: Source, descriptor: int) -> tuple[int, int, int]:
+def _end_records(source: Source, pread: PRead) -> tuple[int, int, int]:
     """Where the directory starts, its size and its number of entries."""
     shown = source.shown
-    tail = bytearray(min(98, source.size))
-    source.fill(descriptor, source.size - len(tail), tail)
+    tail = pread(max(source.size - 98, 0), min(98, source.size))
     end = tail[-22:]
-    if len(end) < 22 or end[:4] != _END:
+    if len(end) < 22 or end[:4] != END:
         raise CorruptFile(
             f"{shown}: the file does not end with a zip end record: it was cut short, or something was appended",
             hint="copy or download it again and compare the sizes",
         )
     disk, start_disk, here, count, size, start, comment = struct.unpack("<HHHHIIH", end[4:])
-    if comment or disk not in (0, _U16) or start_disk not in (0, _U16) or here != count:
+    if comment or disk not in (0, U16) or start_disk not in (0, U16) or here != count:
         raise CorruptFile(f"{shown}: the zip end record has a comment or speaks of several disks")
     limit = source.size - 22
-    if len(tail) == 98 and tail[56:60] == _LOCATOR:
+    if len(tail) == 98 and tail[56:60] == LOCATOR:
         first_disk, position, disks = struct.unpack("<IQI", tail[60:76])
-        if first_disk or disks != 1 or position != source.size - 98 or tail[:4] != _END64:
+        if first_disk or disks != 1 or position != source.size - 98 or tail[:4] != END64:
             raise CorruptFile(f"{shown}: the zip64 end record is not where its locator says")
         length, _, _, disk64, start64, here64, count64, size64, position64 = struct.unpack("<QHHIIQQQQ", tail[4:56])
-        agree = count in (count64, _U16) and size in (size64, _U32) and start in (position64, _U32)
+        agree = count in (count64, U16) and size in (size64, U32) and start in (position64, U32)
         if length != 44 or disk64 or start64 or here64 != count64 or not agree:
             raise CorruptFile(f"{shown}: the zip64 end record contradicts the zip end record")
         count, size, start = count64, size64, position64
         limit = source.size - 98
-    elif _U16 in (disk, start_disk) or _U32 in (size, start):
+    elif U16 in (disk, start_disk) or U32 in (size, start):
         raise CorruptFile(f"{shown}: the zip end record points to a zip64 end record that is not there")
     if start + size != limit:
         raise CorruptFile(
@@ -174,95 +180,155 @@ def _end_records(source: Source, descriptor: int) -> tuple[int, int, int]:
 
 def _central_headers(source: Source, directory: bytes, count: int) -> list[_Central]:
     found: list[_Central] = []
+    append = found.append
+    available = len(directory)
     position = 0
     for _ in range(count):
-        head = directory[position : position + 46]
-        if len(head) < 46 or head[:4] != _CENTRAL:
+        if directory[position : position + 4] != CENTRAL or position + 46 > available:
             raise CorruptFile(f"{source.shown}: the archive's directory is malformed at its byte {position}")
-        flags, method, moment, crc, stored, size, names, extras, comment, disk, _, _, offset = struct.unpack(
-            "<HHIIIIHHHHHII", head[8:]
+        _, _, flags, method, _, crc, stored, size, names, extras, comment, disk, _, _, offset = (
+            _CENTRAL_HEAD.unpack_from(directory, position)
         )
         name_end = position + 46 + names
         end = name_end + extras + comment
-        if end > len(directory):
+        if end > available:
             raise CorruptFile(f"{source.shown}: the archive's directory ends inside an entry")
-        central = _Central(directory[position + 46 : name_end], flags, method, moment, crc, stored, size, offset)
-        shown = f"{source.shown}: {_shown(central)}"
-        if flags & 0x2041:
-            raise CorruptFile(f"{shown} is encrypted", hint="decrypt the archive first")
-        if flags & ~(_HAS_DESCRIPTOR | _UTF8 | _DEFLATE_HINTS) or comment or disk not in (0, _U16):
-            raise CorruptFile(f"{shown} has flags {flags:#06x}, a comment or a second disk, which is refused")
-        if method not in (STORED, DEFLATED):
-            raise CorruptFile(f"{shown} is packed with method {method}; only stored and deflated are read")
-        zip64 = _extra_fields(shown, directory[name_end : name_end + extras]).get(1, b"")
-        if zip64:
-            values = [v for v, limit in ((size, _U32), (stored, _U32), (offset, _U32)) if v == limit]
-            if len(zip64) != 8 * len(values):
-                raise CorruptFile(f"{shown} has a zip64 field of {len(zip64)} bytes, expected {8 * len(values)}")
-            wide = iter(struct.unpack(f"<{len(values)}Q", zip64))
-            size = next(wide) if size == _U32 else size
-            stored = next(wide) if stored == _U32 else stored
-            offset = next(wide) if offset == _U32 else offset
-        if method == STORED and stored != size:
-            raise CorruptFile(f"{shown} is stored plainly, but {stored} bytes are said to become {size}")
-        if size > _MOST_RATIO * stored + 64:
-            raise CorruptFile(f"{shown} claims that {stored} bytes inflate to {size}, which deflate cannot do")
-        found.append(_Central(central.raw_name, flags, method, moment, crc, stored, size, offset))
+        raw_name = directory[position + 46 : name_end]
+        if method != STORED or stored != size or extras or comment or disk or flags & _REFUSED_FLAGS:
+            shown = f"{source.shown}: {_shown(raw_name)}"
+            _check_central(shown, flags, method, comment, disk)
+            if extras:
+                extra = _extra_fields(shown, directory[name_end : name_end + extras])
+                size, stored, offset = _widened(shown, extra.get(1, b""), size, stored, offset)
+            if method == STORED and stored != size:
+                raise CorruptFile(f"{shown} is stored plainly, but {stored} bytes are said to become {size}")
+            if size > _MOST_RATIO * stored + 64:
+                raise CorruptFile(f"{shown} claims that {stored} bytes inflate to {size}, which deflate cannot do")
+        append(_Central(offset, raw_name, flags, method, crc, stored, size, directory[position + 6 : position + 30]))
         position = end
-    if position != len(directory):
+    if position != available:
         raise CorruptFile(f"{source.shown}: the archive's directory has entries that are not counted")
     return found
 
 
-def _entry(source: Source, descriptor: int, central: _Central, end: int, limits: Limits) -> Entry:
-    """The entry, after its local header and what follows its data were compared with the central header."""
-    shown = f"{source.shown}: {_shown(central)}"
+def _check_central(shown: str, flags: int, method: int, comment: int, disk: int) -> None:
+    if flags & 0x2041:
+        raise CorruptFile(f"{shown} is encrypted", hint="decrypt the archive first")
+    if flags & _REFUSED_FLAGS or comment or disk not in (0, U16):
+        raise CorruptFile(f"{shown} has flags {flags:#06x}, a comment or a second disk, which is refused")
+    if method not in (STORED, DEFLATED):
+        raise CorruptFile(f"{shown} is packed with method {method}; only stored and deflated are read")
+
+
+def _widened(shown: str, zip64: bytes, size: int, stored: int, offset: int) -> tuple[int, int, int]:
+    """Size, stored size and offset, each taken from the zip64 field where the short one says so."""
+    if not zip64:
+        return size, stored, offset
+    values = [value for value in (size, stored, offset) if value == U32]
+    if len(zip64) != 8 * len(values):
+        raise CorruptFile(f"{shown} has a zip64 field of {len(zip64)} bytes, expected {8 * len(values)}")
+    wide = iter(struct.unpack(f"<{len(values)}Q", zip64))
+    size = next(wide) if size == U32 else size
+    stored = next(wide) if stored == U32 else stored
+    offset = next(wide) if offset == U32 else offset
+    return size, stored, offset
+
+
+def _entries(source: Source, pread: PRead, found: list[_Central], directory: int, limits: Limits) -> dict[str, Entry]:
+    """The entries by name, after every local header and every gap between two entries was looked at.
+
+    The bytes between an entry's data and the end of the next local header are read at once, neighbours together.
+    """
+    entries: dict[str, Entry] = {}
+    if found and found[0].offset != 0:
+        raise CorruptFile(f"{source.shown}: {found[0].offset} bytes stand before the first entry of the archive")
+    if not found and directory:
+        raise CorruptFile(f"{source.shown}: {directory} bytes before the directory belong to no entry")
+    dense = len(found) and directory // len(found) < _WINDOW // 4  # small entries: many in one window
+    window, base = b"", 0
+    data_end = 0
+    before: _Central | None = None
+    for central in found:
+        offset, raw_name, flags, method, crc, stored, size, fixed = central
+        begin = max(offset - _FRONT, 0)
+        needed = offset - begin + _LOCAL_BYTES + len(raw_name) + _SPARE
+        if begin < base or begin + needed > base + len(window):
+            base = begin
+            window = pread(base, min(max(needed, _WINDOW if dense else 0), directory - base))
+        at = offset - base
+        if before is not None:
+            _check_gap(source, before, data_end, offset, window, base)
+        head = window[at : at + _LOCAL_BYTES]
+        name_end = at + _LOCAL_BYTES + len(raw_name)
+        extras = int.from_bytes(head[28:30], "little")
+        data_offset = offset + _LOCAL_BYTES + len(raw_name) + extras
+        known = head[:14] + head[26:28] == LOCAL + fixed[:10] + fixed[22:24]
+        numbers = head[14:26]
+        same_numbers = numbers == fixed[10:22] or (flags & _HAS_DESCRIPTOR and numbers == _NOT_YET)
+        padded = not extras or window[name_end : name_end + 4] == b"FB" + (extras - 4).to_bytes(
+            2, "little", signed=True
+        )
+        plain = known and same_numbers and padded and fixed[14:18] != b"\xff\xff\xff\xff"
+        if not plain or window[at + _LOCAL_BYTES : name_end] != raw_name:
+            _check_local(source, pread, central, directory)
+        data_end = data_offset + stored
+        if data_end > directory:
+            raise CorruptFile(f"{source.shown}: {_shown(raw_name)} runs into the archive's directory")
+        if method == DEFLATED and size > limits.expanded_bytes:
+            shown = f"{source.shown}: {_shown(raw_name)}"
+            raise limits.exceeded("expanded_bytes", where=shown, found=f"inflates to {size} bytes")
+        name = _name(source, raw_name, flags)
+        if name in entries:
+            raise CorruptFile(f"{source.shown}: entry {printable(name)!r} stands twice in the archive")
+        entries[name] = Entry(name, data_offset, stored, size, method, crc)
+        before = central
+    if before is not None:
+        base = min(data_end, directory)
+        _check_gap(source, before, data_end, directory, pread(base, min(_FRONT, directory - base)), base)
+    return entries
+
+
+def _check_gap(source: Source, central: _Central, data_end: int, following: int, window: bytes, base: int) -> None:
+    """Between an entry's data and what follows stands its data descriptor, where it has one, and nothing else."""
+    gap = following - data_end
+    if not central.flags & _HAS_DESCRIPTOR:
+        if gap:
+            shown = f"{source.shown}: {_shown(central.raw_name)}"
+            raise CorruptFile(
+                f"{shown}: its data end at {data_end}, the next thing starts at {following}: "
+                "a gap, an overlap or a hidden entry"
+            )
+        return
+    short = central.size < U32 and central.stored < U32
+    if gap == 16 and short and window[data_end - base : following - base] == _DESCRIPTOR + central.fixed[10:22]:
+        return
+    shown = f"{source.shown}: {_shown(central.raw_name)}"
+    if gap not in _DESCRIPTOR_BYTES:
+        raise CorruptFile(f"{shown}: {gap} bytes stand where its data descriptor should be")
+    said = window[data_end - base : following - base]
+    layout = "<III" if gap == 16 else "<IQQ"
+    if said[:4] != _DESCRIPTOR or struct.unpack(layout, said[4:]) != (central.crc, central.stored, central.size):
+        raise CorruptFile(f"{shown}: its data descriptor contradicts the archive's directory")
+
+
+def _check_local(source: Source, pread: PRead, central: _Central, directory: int) -> None:
+    """Compare a local header with the directory, field by field. Raises CorruptFile."""
+    shown = f"{source.shown}: {_shown(central.raw_name)}"
     start = central.offset
-    head = source.check_range(start, min(30 + len(central.raw_name) + 96, max(end - start, 0)))
-    source.fill(descriptor, start, head)
-    if len(head) < 30 or head[:4] != _LOCAL:
+    head = pread(start, min(_LOCAL_BYTES, directory - start))
+    if len(head) < _LOCAL_BYTES or head[:4] != LOCAL:
         raise CorruptFile(f"{shown}: there is no local header at byte {start}")
-    flags, method, moment, crc, stored, size, names, extras = struct.unpack("<HHIIIIHH", head[6:30])
-    header_bytes = 30 + names + extras
-    if start + header_bytes > end:
+    crc, stored, size, names, extras = struct.unpack("<IIIHH", head[14:30])
+    if start + _LOCAL_BYTES + names + extras > directory:
         raise CorruptFile(f"{shown}: the local header runs into what follows")
-    if header_bytes > len(head):
-        head = source.check_range(start, header_bytes)
-        source.fill(descriptor, start, head)
-    zip64 = _extra_fields(shown, bytes(head[30 + names : header_bytes])).get(1, b"")
-    if zip64 and size == _U32 and stored == _U32 and len(zip64) >= 16:
+    rest = pread(start + _LOCAL_BYTES, names + extras)
+    zip64 = _extra_fields(shown, rest[names:]).get(1, b"")
+    if zip64 and size == U32 and stored == U32 and len(zip64) >= 16:
         size, stored = struct.unpack_from("<QQ", zip64)
-    same = bytes(head[30 : 30 + names]) == central.raw_name and (flags, method, moment) == (
-        central.flags,
-        central.method,
-        central.moment,
-    )
-    told = (crc, stored, size)
-    expected = (central.crc, central.stored, central.size)
-    if not same or (told != expected and not (flags & _HAS_DESCRIPTOR and told == (0, 0, 0))):
+    told, expected = (crc, stored, size), (central.crc, central.stored, central.size)
+    same = rest[:names] == central.raw_name and head[6:14] == central.fixed[2:10]
+    if not same or (told != expected and not (central.flags & _HAS_DESCRIPTOR and told == (0, 0, 0))):
         raise CorruptFile(f"{shown}: the local header contradicts the archive's directory")
-    data_end = start + header_bytes + central.stored
-    gap = end - data_end
-    if flags & _HAS_DESCRIPTOR:
-        if gap not in (16, 24):
-            raise CorruptFile(f"{shown}: {gap} bytes stand where its data descriptor should be")
-        descriptor_bytes = source.check_range(data_end, gap)
-        source.fill(descriptor, data_end, descriptor_bytes)
-        layout = "<III" if gap == 16 else "<IQQ"
-        if descriptor_bytes[:4] != _DESCRIPTOR or struct.unpack(layout, descriptor_bytes[4:]) != expected:
-            raise CorruptFile(f"{shown}: its data descriptor contradicts the archive's directory")
-    elif gap != 0:
-        raise CorruptFile(f"{shown}: its data end at {data_end}, expected {end}: a gap, an overlap or a hidden entry")
-    if central.method == DEFLATED and central.size > limits.expanded_bytes:
-        raise limits.exceeded("expanded_bytes", where=shown, found=f"inflates to {central.size} bytes")
-    return Entry(
-        _name(source, central),
-        start + header_bytes,
-        central.stored,
-        central.size,
-        central.method,
-        central.crc,
-    )
 
 
 def _extra_fields(shown: str, extra: bytes) -> dict[int, bytes]:
@@ -279,78 +345,15 @@ def _extra_fields(shown: str, extra: bytes) -> dict[int, bytes]:
     return fields
 
 
-def _name(source: Source, central: _Central) -> str:
+def _name(source: Source, raw_name: bytes, flags: int) -> str:
     try:
-        name = central.raw_name.decode("utf-8" if central.flags & _UTF8 else "ascii")
+        name = raw_name.decode("utf-8" if flags & UTF8 else "ascii")
     except UnicodeDecodeError:
-        raise CorruptFile(f"{source.shown}: {_shown(central)}: the name is not in the announced encoding") from None
+        raise CorruptFile(f"{source.shown}: {_shown(raw_name)}: the name is not in the announced encoding") from None
     if not name or "\0" in name:
-        raise CorruptFile(f"{source.shown}: {_shown(central)}: the name is empty or holds a NUL")
+        raise CorruptFile(f"{source.shown}: {_shown(raw_name)}: the name is empty or holds a NUL")
     return name
 
 
-def _shown(central: _Central) -> str:
-    return f"entry {printable(central.raw_name.decode('utf-8', 'backslashreplace'))!r}"
-
-
-class ZipWriter:
-    """Writes stored entries one after the other, each aligned to 64 bytes as torch does; the same input gives the
-    same bytes. Call ``finish`` at the end."""
-
-    ALIGNMENT = 64
-    _MOMENT = 0x00210000  # 1980-01-01 00:00, the first moment that zip knows
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._position = 0
-        self._directory: list[bytes] = []
-
-    def add(self, name: str, content: bytes | bytearray | memoryview) -> None:
-        """Add one entry."""
-        try:
-            raw_name = name.encode()
-        except UnicodeEncodeError:
-            raise WriteError(f"{printable(name)!r} cannot be a name in an archive: it is not valid Unicode") from None
-        if not 0 < len(raw_name) <= _U16 or b"\0" in raw_name:
-            raise WriteError(f"{printable(name)!r} cannot be a name in an archive: it is empty, too long or has a NUL")
-        size = memoryview(content).nbytes
-        crc = zlib.crc32(content)
-        wide = size >= _U32
-        far = self._position >= _U32
-        local_sizes = struct.pack("<HHQQ", 1, 16, size, size) if wide else b""
-        fixed = self._position + 30 + len(raw_name) + len(local_sizes) + 4
-        padding = -fixed % self.ALIGNMENT
-        extra = local_sizes + struct.pack("<HH", 0x4246, padding) + b"Z" * padding
-        needed = 45 if wide or far else 20
-        short = _U32 if wide else size
-        common = struct.pack("<HHHIIII", needed, _UTF8, STORED, self._MOMENT, crc, short, short)
-        self._write(_LOCAL + common + struct.pack("<HH", len(raw_name), len(extra)) + raw_name + extra)
-        offset = fixed - 34 - len(raw_name) - len(local_sizes)
-        self._write(content)
-        numbers = ([size, size] if wide else []) + ([offset] if far else [])
-        central_extra = struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
-        self._directory.append(
-            _CENTRAL
-            + struct.pack("<H", needed)
-            + common
-            + struct.pack("<HHHHHII", len(raw_name), len(central_extra), 0, 0, 0, 0, _U32 if far else offset)
-            + raw_name
-            + central_extra
-        )
-
-    def finish(self) -> None:
-        """Write the directory and the end records."""
-        start = self._position
-        for header in self._directory:
-            self._write(header)
-        size, count = self._position - start, len(self._directory)
-        if start >= _U32 or size >= _U32 or count >= _U16:
-            end64 = self._position
-            self._write(_END64 + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, size, start))
-            self._write(_LOCATOR + struct.pack("<IQI", 0, end64, 1))
-        numbers = (min(count, _U16), min(count, _U16), min(size, _U32), min(start, _U32))
-        self._write(_END + struct.pack("<HHHHIIH", 0, 0, *numbers, 0))
-
-    def _write(self, content: bytes | bytearray | memoryview) -> None:
-        self._file.write(content)
-        self._position += memoryview(content).nbytes
+def _shown(raw_name: bytes) -> str:
+    return f"entry {printable(raw_name.decode('utf-8', 'backslashreplace'))!r}"

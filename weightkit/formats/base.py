@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from weightkit.core.checkpoint import Checkpoint
@@ -19,28 +19,29 @@ HEAD_BYTES = 512
 METADATA_KEY = "weightkit"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What reading one file may cost. The defaults are far above real checkpoints of 100,000 tensors."""
 
-    opcodes: int = 50_000_000  # of one pickle
-    nodes: int = 10_000_000  # objects seen on the walk through a pickle's object graph
+    opcodes: int = 20_000_000  # of one pickle
+    nodes: int = 5_000_000  # objects seen on the walk through a pickle's object graph
+    sharing: int = 16  # times that the walk may see more objects than the pickle writes
     depth: int = 200  # containers inside containers
-    memo: int = 20_000_000  # entries of a pickle's memo
+    memo: int = 5_000_000  # entries of a pickle's memo
     path_length: int = 4_096  # characters of one tensor's dotted name
     tensors: int = 1_000_000
     entries: int = 2_000_000  # files inside an archive
     header_bytes: int = 512 << 20  # what is parsed before the first tensor: a pickle, a directory of an archive
     json_bytes: int = 64 << 20  # a JSON header
     expanded_bytes: int = 4 << 30  # one array that takes more memory than the file has bytes for it
-    wall_s: float = 120.0
+    wall_s: float = 60.0
 
     def exceeded(self, name: str, *, where: str, found: object) -> LimitExceeded:
         """The error that says which limit was hit, and what raises it."""
         allowed = getattr(self, name)
         return LimitExceeded(
             f"{printable(where)}: {found}, more than the limit {name}={allowed}",
-            hint=f"if you trust where the file comes from, raise it: Limits({name}=...) in Python",
+            hint=f"if you trust where the file comes from, raise it: --limit {name}=VALUE",
         )
 
 
@@ -61,7 +62,7 @@ class Write(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Format:
     """One container format.
 
@@ -72,9 +73,14 @@ class Format:
     name: str
     description: str
     endings: tuple[str, ...]
-    detect: Callable[[Path, bytes], bool] = field(repr=False)
-    open: Callable[[Path, Limits], Checkpoint] = field(repr=False)
+    detect: Callable[[str, bytes], bool] = field(repr=False)
+    open: Callable[[str, Limits], Checkpoint] = field(repr=False)
     write: Write | None = field(default=None, repr=False)
+
+
+def ending_of(path: str) -> str:
+    """The ending of a file's name with its dot, in lower case."""
+    return os.path.splitext(path)[1].lower()
 
 
 def announced(tensors: Iterable[tuple[str, np.ndarray]], spec: StateSpec) -> Iterator[tuple[str, np.ndarray]]:

@@ -5,14 +5,13 @@ Source: numpy/lib/_format_impl.py (the .npy format, versions 1.0 to 3.0).
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from weightkit.core.checkpoint import Checkpoint
@@ -22,8 +21,10 @@ from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent, WriteError
 from weightkit.formats._arrays import dense_array, packed_bytes
-from weightkit.formats._zip import DEFLATED, Archive, Entry, ZipWriter, open_archive
-from weightkit.formats.base import Format, Limits, announced
+from weightkit.formats._source import Source
+from weightkit.formats._zip import Archive, Entry, open_archive
+from weightkit.formats._zip_writer import ZipWriter
+from weightkit.formats.base import Format, Limits, announced, ending_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,14 @@ _DESCRIPTIONS = {
     "i4": "int32", "i2": "int16", "i1": "int8", "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8",
     "b1": "bool",
 }  # fmt: skip
+_ITEM = re.compile(
+    r"""\s*(?:
+    (['"])descr\1\s*:\s*(?P<descr>'[^'\\]*'|"[^"\\]*"|\[.*\])
+    |(['"])fortran_order\3\s*:\s*(?P<fortran_order>True|False)
+    |(['"])shape\5\s*:\s*(?P<shape>\([0-9L,\s]*\))
+    )\s*(?:,|(?=\}))""",
+    re.VERBOSE | re.DOTALL,
+)
 _CODES = {name: code for code, name in _DESCRIPTIONS.items()}
 
 
@@ -49,17 +58,17 @@ class _Array:
     fortran: bool
 
 
-def detect(path: Path, head: bytes) -> bool:
+def detect(path: str, head: bytes) -> bool:
     """A zip archive whose first file is a .npy, or ours; or the ending."""
     if not head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return False
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    return name.endswith(b".npy") or name == MEMBER.encode() or path.suffix.lower() == ".npz"
+    return name.endswith(b".npy") or name == MEMBER.encode() or ending_of(path) == ".npz"
 
 
-def open_npz(path: Path, limits: Limits) -> Checkpoint:
+def open_npz(path: str, limits: Limits) -> Checkpoint:
     """The arrays in an .npz. Raises UnsafeContent for an object array: it is a pickle."""
-    archive = open_archive(path, limits)
+    archive = open_archive(Source.at(path), limits)
     shown = archive.source.shown
     if len(archive.entries) > limits.tensors:
         raise limits.exceeded("tensors", where=shown, found=f"{len(archive.entries)} arrays")
@@ -85,7 +94,7 @@ def open_npz(path: Path, limits: Limits) -> Checkpoint:
         return _read_array(archive, arrays[seconds.get(name, name)], name)
 
     state = StateSpec(specs, seconds)
-    return Checkpoint(path=str(path), format=FORMAT.name, root="", state=state, metadata=metadata, read=read)
+    return Checkpoint(path=path, format=FORMAT.name, root="", state=state, metadata=metadata, read=read)
 
 
 def _extras(archive: Archive, limits: Limits) -> dict[str, object]:
@@ -115,18 +124,15 @@ def _array(archive: Archive, entry: Entry, kind: object) -> _Array:
     shown = f"{archive.source.shown}: {printable(entry.name)!r}"
     raw, start = _header(archive, entry, shown)
     header = _literal(raw, shown)
-    descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
-    if not isinstance(descr, str) or not isinstance(fortran, bool):
-        raise CorruptFile(f"{shown}: a structured element type, expected a plain one")
+    descr, fortran, shape = header["descr"], header["fortran_order"] == "True", _shape(header["shape"], shown)
     if "O" in descr:
         raise UnsafeContent(
             f"{shown}: an array of Python objects, which is a pickle and may execute code when it is loaded",
             hint="do not load it with allow_pickle=True; save it again as numbers",
         )
-    if not isinstance(shape, tuple) or len(shape) > _MOST_DIMENSIONS:
-        raise CorruptFile(f"{shown}: its shape is no tuple of numbers")
-    if not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
-        raise CorruptFile(f"{shown}: its shape is no tuple of numbers")
+    if not descr.startswith(("'", '"')):
+        raise CorruptFile(f"{shown}: a structured element type, expected a plain one")
+    descr = descr[1:-1]
     order, code = descr[:1], descr[1:]
     if kind is not None:
         if not isinstance(kind, str) or kind not in DTYPES or descr != f"|V{DTYPES[kind].itemsize}":
@@ -145,7 +151,7 @@ def _array(archive: Archive, entry: Entry, kind: object) -> _Array:
 
 def _header(archive: Archive, entry: Entry, shown: str) -> tuple[bytes, int]:
     """The text of a .npy header and where the elements start."""
-    front = _front(archive, entry, 12)
+    front = archive.front(entry, 12)
     if len(front) < 12 or front[:6] != _MAGIC or front[6] not in (1, 2, 3) or front[7]:
         raise CorruptFile(f"{shown}: no .npy header of version 1.0, 2.0 or 3.0")
     width = 2 if front[6] == 1 else 4
@@ -153,24 +159,36 @@ def _header(archive: Archive, entry: Entry, shown: str) -> tuple[bytes, int]:
     start = 8 + width + length
     if length > _MOST_HEADER or start > entry.size:
         raise CorruptFile(f"{shown}: a header of {length} bytes in a file of {entry.size}")
-    return _front(archive, entry, start)[8 + width :], start
+    return archive.front(entry, start)[8 + width :], start
 
 
-def _front(archive: Archive, entry: Entry, length: int) -> bytes:
-    length = min(length, entry.size)
-    if entry.method == DEFLATED:
-        return bytes(archive.read(entry)[:length])
-    return bytes(archive.source.read(entry.data_offset, length))
-
-
-def _literal(raw: bytes, shown: str) -> dict[str, object]:
-    try:
-        header = ast.literal_eval(raw.decode("utf-8").strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError, UnicodeDecodeError):
-        raise CorruptFile(f"{shown}: the .npy header is no Python literal") from None
-    if not isinstance(header, dict) or set(map(str, header)) != {"descr", "fortran_order", "shape"}:
-        raise CorruptFile(f"{shown}: the .npy header should have descr, fortran_order and shape, and nothing else")
+def _literal(raw: bytes, shown: str) -> dict[str, str]:
+    """The three values of the header as they are written; it is a Python literal, and nothing here evaluates one."""
+    header: dict[str, str] = {}
+    text = raw.decode("latin-1").strip()
+    position = 1
+    while found := _ITEM.match(text, position):
+        ((key, value),) = [item for item in found.groupdict().items() if item[1] is not None]
+        if key in header:
+            break
+        header[key] = value
+        position = found.end()
+    if not text.startswith("{") or text[position:].strip() != "}" or len(header) != 3:
+        raise CorruptFile(
+            f"{shown}: the .npy header should have descr, fortran_order and shape once each, and nothing else"
+        )
     return header
+
+
+def _shape(text: str, shown: str) -> tuple[int, ...]:
+    sizes = [part.strip().removesuffix("L") for part in text[1:-1].split(",")]
+    if sizes and not sizes[-1]:
+        sizes.pop()
+    elif len(sizes) == 1:  # "(3)" is a number in brackets
+        sizes = ["no tuple"]
+    if len(sizes) > _MOST_DIMENSIONS or not all(size.isdecimal() and len(size) < 19 for size in sizes):
+        raise CorruptFile(f"{shown}: its shape is no tuple of at most {_MOST_DIMENSIONS} numbers below 10**18")
+    return tuple(map(int, sizes))
 
 
 def _read_array(archive: Archive, array: _Array, name: str) -> np.ndarray:

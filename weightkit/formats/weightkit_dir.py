@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from pathlib import Path
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.jsonio import parse_json
@@ -19,9 +19,9 @@ VERSION = 1
 _MOST_CONFIG_BYTES = 16 << 20
 
 
-def detect(path: Path, head: bytes) -> bool:
+def detect(path: str, head: bytes) -> bool:
     """A folder whose config.json says that weightkit wrote it."""
-    if head or not path.is_dir() or not (path / CONFIG).is_file():
+    if head or not os.path.isfile(os.path.join(path, CONFIG)):
         return False
     try:
         return VERSION_KEY in read_config(path)
@@ -29,9 +29,9 @@ def detect(path: Path, head: bytes) -> bool:
         return False
 
 
-def read_config(path: Path) -> dict[str, object]:
+def read_config(path: str | os.PathLike[str]) -> dict[str, object]:
     """The config.json in the folder ``path``. Raises FormatError."""
-    source = Source.at(path / CONFIG)
+    source = Source.at(os.path.join(path, CONFIG))
     if source.size > _MOST_CONFIG_BYTES:
         raise CorruptFile(f"{source.shown}: {source.size} bytes, which is too much for a configuration")
     try:
@@ -43,17 +43,17 @@ def read_config(path: Path) -> dict[str, object]:
     return config
 
 
-def open_weightkit_dir(path: Path, limits: Limits) -> Checkpoint:
+def open_weightkit_dir(path: str, limits: Limits) -> Checkpoint:
     """The weights in the folder, with its config.json at ``metadata["config"]``."""
     config = read_config(path)
     version = config.get(VERSION_KEY)
     if type(version) is not int or version != VERSION:
         raise CorruptFile(
-            f"{printable(str(path / CONFIG))}: {VERSION_KEY} is {printable(repr(version))}, expected {VERSION}",
+            f"{printable(os.path.join(path, CONFIG))}: {VERSION_KEY} is {printable(repr(version))}, expected {VERSION}",
             hint="it was written by another version of weightkit; read it with that version",
         )
-    checkpoint = read_safetensors(path / WEIGHTS, limits, name=FORMAT.name)
-    return replace(checkpoint, path=str(path), metadata={**checkpoint.metadata, "config": config})
+    checkpoint = read_safetensors(Source.at(os.path.join(path, WEIGHTS)), limits, name=FORMAT.name)
+    return replace(checkpoint, path=path, metadata={**checkpoint.metadata, "config": config})
 
 
 FORMAT = Format(

@@ -15,16 +15,33 @@ _SIGNS = re.compile(r"[{},\\\\]")
 
 def table(rows: Sequence[Sequence[object]], *, right: Iterable[int] = ()) -> list[str]:
     """Rows as aligned lines, the first row the heading. Columns whose index is in ``right`` are right-aligned."""
-    texts = [[printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
+    columns = [printables([str(row[i]) for row in rows]) for i in range(len(rows[0]))]
     right = set(right)
-    lines = []
-    for row in texts:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    padded = []
+    for i, column in enumerate(columns):
+        width = max(map(len, column))
+        padded.append([cell.rjust(width) for cell in column] if i in right else [cell.ljust(width) for cell in column])
+    return ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
+
+
+def printables(texts: list[str], *, longest: int = 400) -> list[str]:
+    """Each text fit for a terminal, as ``core.text.printable`` does it: one look at all where none is odd."""
+    if "".join(texts).isprintable() and len(max(texts, key=len, default="")) <= longest:
+        return texts
+    return [printable(text, longest=longest) for text in texts]
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """``text`` with every character that ``encoding`` does not have as an escape, so that printing it cannot fail."""
+    if text.isascii():
+        return text
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+    except LookupError:
+        return text.encode("ascii", "backslashreplace").decode("ascii")
+    return text
 
 
 def size(nbytes: int) -> str:
@@ -51,10 +68,11 @@ def fold(names: Iterable[str]) -> list[str]:
         folded = [
             (*before, tuple(options), *after) if options else before for (before, after, _), options in alike.items()
         ]
-    return [".".join(map(_segment, parts)) for parts in folded]
+    return [".".join(map(braced, parts)) for parts in folded]
 
 
-def _segment(options: tuple[str, ...]) -> str:
+def braced(options: Sequence[str]) -> str:
+    """One segment of a folded name: ``bias``, ``{0,2,4}``, ``{bias, weight}``."""
     options = tuple(_SIGNS.sub(r"\\\g<0>", option) for option in options)
     if len(options) == 1:
         return options[0]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from weightkit import __version__
 from weightkit.architectures import LAYOUTS, architecture_of_layout, recognise
-from weightkit.architectures.base import Architecture, Recognition
+from weightkit.architectures.base import Architecture
+from weightkit.architectures.recognition import Recognition
 from weightkit.atomic_file import write_atomically, write_directory_atomically
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.jsonio import canonical_json
@@ -199,7 +200,7 @@ def write_conversion(conversion: Conversion, path: Path, *, force: bool) -> str:
                 text = canonical_json(document)
                 write_atomically(folder / name, _writing(text))
 
-        write_directory_atomically(path, fill, force=force, is_ours=lambda folder: detect(folder, b""))
+        write_directory_atomically(path, fill, force=force, is_ours=lambda folder: detect(str(folder), b""))
         digest = sha256_file(path / WEIGHTS)
     return digest
 

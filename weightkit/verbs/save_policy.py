@@ -40,4 +40,4 @@ def save_policy_directory(
         write_atomically(folder / WEIGHTS, write_weights)
         write_atomically(folder / CONFIG, write_config)
 
-    write_directory_atomically(Path(path), fill, force=force, is_ours=lambda folder: detect(folder, b""))
+    write_directory_atomically(Path(path), fill, force=force, is_ours=lambda folder: detect(str(folder), b""))

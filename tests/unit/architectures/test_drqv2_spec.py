@@ -15,9 +15,9 @@ from locations import SHARED, needs_shared
 from robobase_files import cfg_of, robobase_spec, robobase_table, second_name
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_configs
 from weightkit.architectures import recognise
-from weightkit.architectures.base import Recognition
-from weightkit.architectures.drqv2 import ARCHITECTURE
+from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.architectures.drqv2.config import DrQV2Config
+from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec, spec

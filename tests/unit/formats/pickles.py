@@ -6,7 +6,7 @@ import io
 import struct
 from pathlib import Path
 
-from weightkit.formats._zip import ZipWriter
+from weightkit.formats._zip_writer import ZipWriter
 
 TENSOR = (
     b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"

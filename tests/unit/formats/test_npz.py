@@ -10,7 +10,7 @@ import pytest
 
 from weightkit.errors import CorruptFile, FormatError, UnsafeContent
 from weightkit.formats import open_checkpoint
-from weightkit.formats._zip import ZipWriter
+from weightkit.formats._zip_writer import ZipWriter
 
 
 def save(folder: Path, **members: bytes) -> Path:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from weightkit.errors import CorruptFile, FormatError, UnknownFormat, UsageError
+from weightkit.errors import CorruptFile, FormatError, UnknownFormat, UnsafeContent, UsageError
 from weightkit.formats import FORMATS, detect, format_named, open_checkpoint, writer_for
 
 
@@ -25,7 +25,6 @@ def test_the_table_names_every_format() -> None:
         (b"", "empty"),
         (b"hello, world\n", "text"),
         (b"\x00\x01\x02\x03" * 10, "first bytes are 00 01 02 03"),
-        (pickle.dumps({"a": 1}, 2), "bare pickle"),
     ],
 )
 def test_a_file_that_no_format_recognises_says_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
@@ -35,10 +34,19 @@ def test_a_file_that_no_format_recognises_says_what_it_is(content: bytes, said: 
         open_checkpoint(path)
 
 
-def test_a_legacy_torch_file_says_how_to_get_rid_of_it(tmp_path: Path) -> None:
+def test_a_tar_of_the_oldest_torch_says_how_to_get_rid_of_it(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(UnknownFormat, match=r"before torch 1\.6"):
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("sys_info"))
+    with pytest.raises(UnknownFormat, match=r"a tar archive.*0\.1\.10") as error:
+        open_checkpoint(path)
+    assert "save it again" in error.value.hint
+
+
+def test_plain_text_that_would_run_when_it_is_unpickled_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UnsafeContent, match=r"os\.system"):
         open_checkpoint(path)
 
 
@@ -66,7 +74,7 @@ def test_a_truncated_archive_says_that_it_was_cut(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_is_no_checkpoint_says_so(tmp_path: Path) -> None:
-    from weightkit.formats._zip import ZipWriter
+    from weightkit.formats._zip_writer import ZipWriter
 
     path = tmp_path / "a.pt"
     with path.open("wb") as file:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unit.formats.pickles import dict_with, save, tensor
-from weightkit.errors import CorruptFile, LimitExceeded
+from weightkit.errors import CorruptFile, LimitExceeded, NotDenseError
 from weightkit.formats import Limits, open_checkpoint
 
 SHARED = Path(__file__).parents[3].parent / "shared"
@@ -120,13 +120,46 @@ def test_optimizer_state_is_listed(tmp_path: Path) -> None:
     assert "optimizer.state.model.weight.exp_avg" in open_checkpoint(path).state
 
 
-def test_tensors_of_unread_kinds_are_findings_and_the_rest_is_read(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_not_dense_are_listed_with_their_kind_and_the_rest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    torch.save({"sparse": torch.eye(2).to_sparse(), "meta": torch.zeros(2, device="meta"), "w": torch.ones(1)}, path)
+    eye = torch.eye(2)
+    torch.save(
+        {
+            "sparse": eye.to_sparse(),
+            **{name: getattr(eye, f"to_sparse_{name}")() for name in ("csr", "csc")},
+            "bsr": eye.to_sparse_bsr((1, 1)),
+            "quantized": torch.quantize_per_tensor(eye, 0.1, 0, torch.qint8),
+            "per_channel": torch.quantize_per_channel(eye, torch.ones(2), torch.zeros(2), 0, torch.quint8),
+            "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+            "meta": torch.zeros(2, 3, device="meta"),
+            "half": torch.ones(2, dtype=torch.complex32),
+            "w": torch.ones(1),
+        },
+        path,
+    )
     found = open_checkpoint(path)
-    assert list(found.state) == ["w"]
-    assert {finding.subject for finding in found.findings} == {"sparse", "meta"}
     assert found.verdict == "data"
+    assert {name: listed.kind for name, listed in found.not_dense.items()} == {
+        "sparse": "sparse_coo",
+        "csr": "sparse_csr",
+        "csc": "sparse_csc",
+        "bsr": "sparse_bsr",
+        "quantized": "quantized",
+        "per_channel": "quantized",
+        "nested": "nested",
+        "meta": "meta",
+        "half": "complex32",
+    }
+    assert str(found.state["sparse"]) == "float32[2, 2]"
+    assert str(found.state["meta"]) == "float32[2, 3]"
+    assert str(found.state["quantized"]) == "qint8[2, 2]"
+    assert found.not_dense["sparse"].nbytes == 2 * 2 * 8 + 2 * 4
+    assert {finding.subject for finding in found.findings if finding.code == "WK109"} == set(found.not_dense)
+    assert found.read("w").tolist() == [1]
+    for name in found.not_dense:
+        with pytest.raises(NotDenseError, match=name):
+            found.read(name)
 
 
 def test_checksums_that_torch_was_told_to_leave_out_are_not_missed(tmp_path: Path) -> None:

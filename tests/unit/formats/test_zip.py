@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from weightkit.errors import CorruptFile, LimitExceeded, WriteError
-from weightkit.formats import _zip
-from weightkit.formats._zip import ZipWriter, open_archive
+from weightkit.formats import _zip, _zip_writer
+from weightkit.formats._source import Source
+from weightkit.formats._zip import open_archive
+from weightkit.formats._zip_writer import ZipWriter
 from weightkit.formats.base import Limits
 
 
@@ -28,7 +30,7 @@ def archive(**entries: bytes) -> bytearray:
 def opened(folder: Path, raw: bytes | bytearray, limits: Limits | None = None) -> _zip.Archive:
     path = folder / "a.zip"
     path.write_bytes(raw)
-    return open_archive(path, limits or Limits())
+    return open_archive(Source.at(path), limits or Limits())
 
 
 def patch(raw: bytearray, signature: bytes, offset: int, layout: str, value: int, last: bool = False) -> bytearray:
@@ -56,7 +58,7 @@ def test_files_of_the_zipfile_module_are_read(tmp_path: Path) -> None:
             writer.writestr("a/ä", b"x" * 5000)
             with writer.open("wide", "w", force_zip64=True) as entry:
                 entry.write(b"123")
-        found = open_archive(tmp_path / "b.zip", Limits())
+        found = open_archive(Source.at(tmp_path / "b.zip"), Limits())
         assert {name: bytes(found.read(entry)) for name, entry in found.entries.items()} == {
             "a/ä": b"x" * 5000,
             "wide": b"123",
@@ -77,7 +79,7 @@ def test_more_entries_than_a_short_count_can_hold_are_written_as_zip64(tmp_path:
 
 def test_large_files_are_written_as_zip64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(_zip, "_U32", 0xFFF)  # as if sizes had 12 bits
+        patched.setattr(_zip_writer, "U32", 0xFFF)  # as if sizes had 12 bits
         file = io.BytesIO()
         writer = ZipWriter(file)
         patched.setattr(

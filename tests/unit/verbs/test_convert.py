@@ -14,7 +14,7 @@ import weightkit as wk
 from locations import SHARED, needs_shared
 from robobase_files import cfg_of, robobase_state, save_robobase
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_observations, drqv2_policy
-from weightkit.architectures.drqv2 import ARCHITECTURE
+from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.core.report import CODES
 from weightkit.errors import (
     PlanError,

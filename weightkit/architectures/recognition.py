@@ -1,0 +1,25 @@
+"""What a file's tensors were found to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from weightkit.core.report import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What a file's tensors are.
+
+    ``config`` is None where the tensors are recognised but cannot be used; ``findings`` says why.
+    ``evidence`` are the sentences that speak for it, ``confidence`` says whether anything had to be assumed.
+    """
+
+    architecture: str
+    layout: str
+    title: str
+    confidence: Literal["certain", "likely"]
+    evidence: tuple[str, ...]
+    config: Any = None
+    findings: tuple[Finding, ...] = ()

@@ -1,0 +1,115 @@
+"""What the numbers of one tensor are like: in float64, chunk by chunk, so that memory stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+CHUNK = 1 << 20
+"""Elements that are looked at together: 8 MB in float64."""
+_HUGE = 1e100
+"""Numbers from here on are scaled down before they are squared."""
+
+
+def statistics(array: np.ndarray) -> dict[str, Any]:
+    """mean, std, min, max, and what is odd: counts of NaN and Inf, all zero, constant. JSON values only.
+
+    Mean, population std, min and max are those of the finite elements, null where there is none; of complex numbers
+    they are those of the magnitudes (``"of": "magnitude"``). Minimum and maximum of whole numbers are exact, bools
+    count as 0 and 1. ``zero``: every element is 0 and there is one; ``constant``: there are two or more elements and
+    all are the same finite number.
+    """
+    flat = np.asarray(array).reshape(-1)
+    found: dict[str, Any] = {"mean": None, "std": None, "min": None, "max": None}
+    is_complex = flat.dtype.kind == "c"
+    if is_complex:
+        found["of"] = "magnitude"
+    whole = flat.dtype.kind in "iub"
+    nan = inf = count = 0
+    same = True
+    total = 0.0
+    low: Any = None
+    high: Any = None
+    scale = 1.0
+    with np.errstate(all="ignore"):
+        for raw in _chunks(flat):
+            same = same and _uniform(raw, flat[0])
+            if whole:
+                low = int(raw.min()) if low is None else min(low, int(raw.min()))
+                high = int(raw.max()) if high is None else max(high, int(raw.max()))
+                count += raw.size
+                total += float(raw.sum(dtype=np.float64))
+                continue
+            part, nans, infs = _finite(raw)
+            nan, inf, count = nan + nans, inf + infs, count + part.size
+            if part.size:
+                low = float(part.min()) if low is None else min(low, float(part.min()))
+                high = float(part.max()) if high is None else max(high, float(part.max()))
+        if count and not whole:
+            scale = _scale(low, high)
+            total = sum(float((part / scale).sum()) for part, _, _ in map(_finite, _chunks(flat)))
+        if count:
+            mean = total / count
+            spread = 0.0
+            for raw in _chunks(flat):
+                part = raw.astype(np.float64) if whole else _finite(raw)[0]
+                away = part / scale - mean
+                spread += float(np.dot(away, away))
+            deviation = float(np.sqrt(spread / count))
+            low_, high_ = float(low), float(high)
+            found |= {
+                "mean": _number(min(max(mean * scale, low_), high_)),
+                "std": 0.0 if low == high else _number(deviation * scale),
+                "min": low,
+                "max": high,
+            }
+    size = int(flat.size)
+    constant = size > 1 and count == size and same
+    zero = size > 0 and count == size and low == 0 and high == 0
+    return {**found, "nan": nan, "inf": inf, "zero": zero, "constant": constant}
+
+
+def numbers(array: np.ndarray) -> list[float]:
+    """The elements as Python floats, flat; of complex numbers the magnitudes."""
+    flat = np.asarray(array).reshape(-1)
+    listed: list[float] = (np.abs(flat) if flat.dtype.kind == "c" else flat).astype(np.float64).tolist()
+    return listed
+
+
+def _chunks(flat: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, flat.size, CHUNK):
+        yield flat[start : start + CHUNK]
+
+
+def _uniform(raw: np.ndarray, first: Any) -> bool:
+    """Whether every element equals the tensor's first; never where that is NaN."""
+    return bool(raw[0] == first) and bool((raw == first).all())
+
+
+def _finite(raw: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """The finite elements in float64, how many are NaN, how many are infinite. Complex: magnitudes."""
+    if raw.dtype.kind == "c":
+        nan_places = np.isnan(raw.real) | np.isnan(raw.imag)
+        infinite = (np.isinf(raw.real) | np.isinf(raw.imag)) & ~nan_places
+        kept = raw[~nan_places & ~infinite].astype(np.complex128)
+        magnitudes = np.abs(kept)
+        return np.minimum(magnitudes, np.finfo(np.float64).max), int(nan_places.sum()), int(infinite.sum())
+    part = raw.astype(np.float64)
+    if np.isfinite(part.sum()):
+        return part, 0, 0
+    nan, inf = int(np.isnan(part).sum()), int(np.isinf(part).sum())
+    return (part[np.isfinite(part)] if nan or inf else part), nan, inf
+
+
+def _scale(low: float, high: float) -> float:
+    """A power of two that brings numbers whose squares would overflow, or vanish, near 1; else 1."""
+    largest = max(abs(low), abs(high))
+    if largest == 0.0 or 1 / _HUGE < largest < _HUGE:
+        return 1.0
+    return float(2.0 ** max(np.frexp(largest)[1] - 1, -1000))
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,93 @@
+"""What is said about a pickle: payloads with their place, what is left over, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weightkit.core.checkpoint import Verdict
+from weightkit.core.report import Finding, Severity
+from weightkit.core.text import printable
+from weightkit.errors import CorruptFile, FormatError, UnsafeContent
+from weightkit.formats._pickle_policy import Remark
+from weightkit.formats._pickle_vm import Unpickled, name_payloads, unpickle
+from weightkit.formats.base import Limits
+
+DO_NOT_LOAD = "do not load this file with anything that unpickles it"
+_MOST_FINDINGS = 50
+
+
+def leftovers(
+    content: bytes, pickled: Unpickled, *, where: str, name: str, limits: Limits
+) -> tuple[list[Finding], list[Remark]]:
+    """What stands behind the end of a pickle, or is built and not used; a pickle there is a payload, whatever it holds.
+
+    ``where`` begins error messages, ``name`` the findings.
+    """
+    findings: list[Finding] = []
+    remarks: list[Remark] = []
+    if pickled.leftovers:
+        message = f"{name}: {pickled.leftovers} objects are built and not used"
+        findings.append(Finding("WK106", Severity.WARNING, name, message))
+    if pickled.end < len(content):
+        rest = len(content) - pickled.end
+        message = f"{name}: {rest} bytes follow the end of the pickle at byte {pickled.end}"
+        findings.append(Finding("WK106", Severity.WARNING, name, message))
+        position = pickled.end
+        while position < len(content):
+            try:
+                stacked = unpickle(content, where=where, limits=limits, start=position)
+            except UnsafeContent as error:
+                remarks.append(Remark("unsafe", position, "a second pickle", error.message))
+                break
+            except CorruptFile:
+                break
+            remarks.append(Remark("unsafe", position, "a second pickle", "a second pickle follows the first"))
+            remarks.extend(stacked.remarks)
+            position = stacked.end
+    return findings, remarks
+
+
+def judgements(shown: str, remarks: Sequence[Remark]) -> list[Finding]:
+    """The findings that the remarks amount to: each payload, and the unknown classes together."""
+    findings: list[Finding] = []
+    unsafe = [remark for remark in remarks if remark.level == "unsafe"]
+    for remark in unsafe[:_MOST_FINDINGS]:
+        message = f"{shown}: byte {remark.offset} of the pickle: {printable(remark.message)}"
+        findings.append(Finding("WK103", Severity.ERROR, printable(remark.subject), message, DO_NOT_LOAD))
+    if len(unsafe) > _MOST_FINDINGS:
+        message = f"{shown}: {len(unsafe) - _MOST_FINDINGS} further payloads"
+        findings.append(Finding("WK103", Severity.ERROR, "", message, DO_NOT_LOAD))
+    opaque = list(dict.fromkeys(remark.subject for remark in remarks if remark.level == "opaque"))
+    if opaque:
+        listed = ", ".join(printable(name, longest=120) for name in opaque[:8])
+        more = f" and {len(opaque) - 8} more" if len(opaque) > 8 else ""
+        message = f"{shown}: names {len(opaque)} classes that are unknown here, read as data: {listed}{more}"
+        findings.append(Finding("WK104", Severity.INFO, printable(opaque[0]), message))
+    return findings
+
+
+def verdict_on(remarks: Sequence[Remark]) -> Verdict:
+    """The worst of the remarks."""
+    levels = {remark.level for remark in remarks}
+    return "unsafe" if "unsafe" in levels else "opaque" if "opaque" in levels else "data"
+
+
+def refuse_payload(content: bytes, *, where: str, limits: Limits) -> None:
+    """Raise UnsafeContent where a loader that takes ``content`` for a pickle would execute something in it."""
+    try:
+        found = unpickle(content, where=where, limits=limits).remarks
+    except UnsafeContent:
+        raise
+    except FormatError:  # it is no pickle
+        return
+    payloads = name_payloads(found)
+    if payloads:
+        raise UnsafeContent(f"{where}: {payloads}", hint=DO_NOT_LOAD)
+
+
+def payloads_first(shown: str, remarks: Sequence[Remark], error: CorruptFile) -> CorruptFile | UnsafeContent:
+    """``error``, or what names the payloads: what is wrong with a file must not hide what another loader would run."""
+    payloads = name_payloads(remarks)
+    if not payloads:
+        return error
+    return UnsafeContent(f"{shown}: {payloads}; besides: {error.message}", hint=DO_NOT_LOAD)

@@ -1,0 +1,555 @@
+"""The opcodes of protocols 0 to 5, one method each: from the byte after the opcode to the byte after its argument.
+
+Source: CPython's Lib/pickletools.py for the opcodes, Modules/_pickle.c for what they do.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import struct
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from weightkit.errors import CorruptFile
+from weightkit.formats._pickle_policy import Remark, judge_build, judge_call, judge_ref, may_be_called
+from weightkit.formats._pickle_records import BigInt, Call, Dict, How, Pair, Persistent, Ref, Set
+from weightkit.formats.base import Limits
+
+_T = TypeVar("_T")
+PADDING = 16
+_MOST_INT_BYTES = 64
+_MOST_INT_DIGITS = 150
+_MOST_REMARKS = 1000
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_SHORT_ESCAPES = {
+    b"\\": b"\\", b"'": b"'", b'"': b'"', b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r",
+    b"t": b"\t", b"v": b"\v", b"\n": b"",
+}  # fmt: skip
+
+
+class CutShort(CorruptFile):
+    """The bytes end where the stream goes on."""
+
+
+class Opcodes:
+    """A pickle machine without its loop: the stream, the stack, the memo, and what every opcode does to them.
+
+    ``content`` ends with ``PADDING`` zeros that are not part of the stream, so that a short fixed-width argument can be
+    read without a check of its own: the next opcode is then behind ``size``.
+    """
+
+    def __init__(self, content: bytes, where: str, limits: Limits) -> None:
+        self.content = content + bytes(PADDING)
+        self.size = len(content)
+        self.where = where
+        self.limits = limits
+        self.stack: list[object] = []
+        self.marked: list[list[object]] = []
+        self.memo: list[object] = []  # entries 0, 1, 2 ...: every honest pickler counts
+        self.sparse_memo: dict[int, object] = {}  # the others
+        self.refs: list[Ref] = []
+        self.persistents: list[Persistent] = []
+        self.calls = 0
+        self.remarks: list[Remark] = []
+        self.remarked = {"opaque": 0, "unsafe": 0}
+        self.frame_end = self.no_frame = self.size + PADDING + 1
+        self.table: dict[int, Callable[[int], int]] = {
+            code: getattr(self, f"_{name}") for code, name in _OPCODES.items()
+        }
+
+    def fail(self, position: int, message: str) -> NoReturn:
+        raise CorruptFile(f"{self.where}: byte {position} of the pickle: {message}")
+
+    def cut_short(self, position: int, message: str) -> NoReturn:
+        raise CutShort(f"{self.where}: byte {position} of the pickle: {message}")
+
+    def remark(self, found: Remark | None) -> None:
+        if found is None or self.remarked[found.level] >= _MOST_REMARKS:
+            return
+        self.remarked[found.level] += 1  # each level has its own count: many harmless ones hide no payload
+        self.remarks.append(found)
+
+    # -- the stream
+
+    def _bytes(self, position: int, length: int) -> bytes:
+        if length > self.size - position:
+            self.cut_short(position, f"{length} bytes announced, {max(self.size - position, 0)} remain")
+        return self.content[position : position + length]
+
+    def _number(self, position: int, width: int) -> int:
+        return int.from_bytes(self._bytes(position, width), "little")
+
+    def _line(self, position: int) -> tuple[bytes, int]:
+        end = self.content.find(b"\n", position, self.size)
+        if end < 0:
+            self.cut_short(position, "a line without an end")
+        return self.content[position:end], end + 1
+
+    def text(self, position: int, raw: bytes) -> str:
+        try:
+            return raw.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            self.fail(position, "text that is not UTF-8")
+
+    def _decimal(self, position: int, raw: bytes) -> int | BigInt:
+        digits = raw[1:] if raw[:1] in (b"-", b"+") else raw
+        if not digits.isdigit():
+            self.fail(position, "a number that is not decimal")
+        return int(raw) if len(digits) <= _MOST_INT_DIGITS else BigInt(len(digits))
+
+    # -- the stack
+
+    def pop(self, position: int) -> object:
+        if not self.stack:
+            self.fail(position - 1, "an opcode wants an object, the stack is empty")
+        return self.stack.pop()
+
+    def _top(self, position: int) -> object:
+        if not self.stack:
+            self.fail(position - 1, "an opcode wants an object, the stack is empty")
+        return self.stack[-1]
+
+    def _pop_mark(self, position: int) -> list[object]:
+        if not self.marked:
+            self.fail(position - 1, "an opcode wants a mark, there is none")
+        items = self.stack
+        self.stack = self.marked.pop()
+        return items
+
+    def _push(self, value: object, position: int) -> int:
+        self.stack.append(value)
+        return position
+
+    # -- constants
+
+    def _none(self, position: int) -> int:
+        return self._push(None, position)
+
+    def _true(self, position: int) -> int:
+        return self._push(True, position)
+
+    def _false(self, position: int) -> int:
+        return self._push(False, position)
+
+    def _binint(self, position: int) -> int:
+        return self._push(int.from_bytes(self._bytes(position, 4), "little", signed=True), position + 4)
+
+    def _binint1(self, position: int) -> int:
+        return self._push(self._number(position, 1), position + 1)
+
+    def _binint2(self, position: int) -> int:
+        return self._push(self._number(position, 2), position + 2)
+
+    def _int(self, position: int) -> int:
+        raw, end = self._line(position)
+        if raw in (b"00", b"01"):
+            return self._push(raw == b"01", end)
+        return self._push(self._decimal(position, raw), end)
+
+    def _long(self, position: int) -> int:
+        raw, end = self._line(position)
+        return self._push(self._decimal(position, raw[:-1] if raw.endswith(b"L") else raw), end)
+
+    def _sized_int(self, position: int, length: int) -> int:
+        raw = self._bytes(position, length)
+        small = length <= _MOST_INT_BYTES
+        value = int.from_bytes(raw, "little", signed=True) if small else BigInt(8 * length)
+        return self._push(value, position + length)
+
+    def _long1(self, position: int) -> int:
+        return self._sized_int(position + 1, self._number(position, 1))
+
+    def _long4(self, position: int) -> int:
+        length = int.from_bytes(self._bytes(position, 4), "little", signed=True)
+        if length < 0:
+            self.fail(position, "a number of negative length")
+        return self._sized_int(position + 4, length)
+
+    def _float(self, position: int) -> int:
+        raw, end = self._line(position)
+        if len(raw) > _MOST_INT_DIGITS:
+            self.fail(position, "a float of too many digits")
+        try:
+            return self._push(float(raw), end)
+        except ValueError:
+            self.fail(position, "a float that is not one")
+
+    def _binfloat(self, position: int) -> int:
+        return self._push(struct.unpack(">d", self._bytes(position, 8))[0], position + 8)
+
+    # -- text and bytes
+
+    def _string(self, position: int) -> int:
+        raw, end = self._line(position)
+        if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
+            self.fail(position, "a quoted string without its quotes")
+        return self._push_old_text(_ESCAPE.sub(_unescaped, raw[1:-1]), end)
+
+    def _push_old_text(self, raw: bytes, end: int) -> int:
+        """Python 2 did not tell text from bytes: what decodes is text."""
+        try:
+            return self._push(raw.decode(), end)
+        except UnicodeDecodeError:
+            return self._push(raw, end)
+
+    def _binstring(self, position: int) -> int:
+        length = int.from_bytes(self._bytes(position, 4), "little", signed=True)
+        if length < 0:
+            self.fail(position, "a string of negative length")
+        return self._push_old_text(self._bytes(position + 4, length), position + 4 + length)
+
+    def _short_binstring(self, position: int) -> int:
+        length = self._number(position, 1)
+        return self._push_old_text(self._bytes(position + 1, length), position + 1 + length)
+
+    def _unicode(self, position: int) -> int:
+        raw, end = self._line(position)
+        try:
+            return self._push(codecs.raw_unicode_escape_decode(raw)[0], end)
+        except UnicodeDecodeError:
+            self.fail(position, "text with a malformed escape")
+
+    def _sized_text(self, position: int, width: int) -> int:
+        length = self._number(position, width)
+        start = position + width
+        return self._push(self.text(start, self._bytes(start, length)), start + length)
+
+    def _short_binunicode(self, position: int) -> int:
+        return self._sized_text(position, 1)
+
+    def _binunicode(self, position: int) -> int:
+        return self._sized_text(position, 4)
+
+    def _binunicode8(self, position: int) -> int:
+        return self._sized_text(position, 8)
+
+    def _sized_bytes(self, position: int, width: int) -> int:
+        length = self._number(position, width)
+        start = position + width
+        return self._push(self._bytes(start, length), start + length)
+
+    def _short_binbytes(self, position: int) -> int:
+        return self._sized_bytes(position, 1)
+
+    def _binbytes(self, position: int) -> int:
+        return self._sized_bytes(position, 4)
+
+    def _binbytes8(self, position: int) -> int:
+        return self._sized_bytes(position, 8)
+
+    # -- containers
+
+    def _mark(self, position: int) -> int:
+        self.marked.append(self.stack)
+        self.stack = []
+        return position
+
+    def _empty_tuple(self, position: int) -> int:
+        return self._push((), position)
+
+    def _empty_list(self, position: int) -> int:
+        return self._push([], position)
+
+    def _empty_dict(self, position: int) -> int:
+        return self._push(Dict(), position)
+
+    def _empty_set(self, position: int) -> int:
+        return self._push(Set(), position)
+
+    def _tuple(self, position: int) -> int:
+        items = tuple(self._pop_mark(position))
+        return self._push(items, position)
+
+    def _tuple_of(self, position: int, count: int) -> int:
+        if len(self.stack) < count:
+            self.fail(position - 1, f"a tuple of {count} from a stack of {len(self.stack)}")
+        items = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return self._push(items, position)
+
+    def _tuple1(self, position: int) -> int:
+        return self._tuple_of(position, 1)
+
+    def _tuple2(self, position: int) -> int:
+        return self._tuple_of(position, 2)
+
+    def _tuple3(self, position: int) -> int:
+        return self._tuple_of(position, 3)
+
+    def _list(self, position: int) -> int:
+        items = self._pop_mark(position)
+        return self._push(items, position)
+
+    def _dict(self, position: int) -> int:
+        items = self._pop_mark(position)
+        return self._push(Dict(self._pairs(position, items)), position)
+
+    def _frozenset(self, position: int) -> int:
+        items = self._pop_mark(position)
+        return self._push(Set(items), position)
+
+    def _pairs(self, position: int, items: list[object]) -> list[Pair]:
+        if len(items) % 2:
+            self.fail(position - 1, "a key without a value")
+        return list(zip(items[::2], items[1::2], strict=True))
+
+    def _extend(self, position: int, items: list[object]) -> int:
+        target = self._top(position)
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, Call):
+            target.appended = _longer(target.appended, items)
+        else:
+            self.fail(position - 1, "items are appended to something that is no list")
+        return position
+
+    def _append(self, position: int) -> int:
+        item = self.pop(position)
+        return self._extend(position, [item])
+
+    def _appends(self, position: int) -> int:
+        items = self._pop_mark(position)
+        return self._extend(position, items)
+
+    def _store(self, position: int, pairs: list[Pair]) -> int:
+        target = self._top(position)
+        if not isinstance(target, (Dict, Call)):
+            self.fail(position - 1, "a key is set on something that is no dict")
+        target.pairs = _longer(target.pairs, pairs)
+        return position
+
+    def _setitem(self, position: int) -> int:
+        value, key = self.pop(position), self.pop(position)
+        return self._store(position, [(key, value)])
+
+    def _setitems(self, position: int) -> int:
+        items = self._pop_mark(position)
+        return self._store(position, self._pairs(position, items))
+
+    def _additems(self, position: int) -> int:
+        items = self._pop_mark(position)
+        target = self._top(position)
+        if isinstance(target, Set):
+            target.members.extend(items)
+        elif isinstance(target, Call):
+            target.appended = _longer(target.appended, items)
+        else:
+            self.fail(position - 1, "members are added to something that is no set")
+        return position
+
+    # -- stack and memo
+
+    def _drop(self, position: int) -> int:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self._pop_mark(position)
+        return position
+
+    def _dup(self, position: int) -> int:
+        return self._push(self._top(position), position)
+
+    def _drop_mark(self, position: int) -> int:
+        self._pop_mark(position)
+        return position
+
+    def _recall(self, position: int, index: int, end: int) -> int:
+        if index < len(self.memo):
+            return self._push(self.memo[index], end)
+        if index not in self.sparse_memo:
+            self.fail(position - 1, f"memo entry {index} was never stored")
+        return self._push(self.sparse_memo[index], end)
+
+    def _binget(self, position: int) -> int:
+        return self._recall(position, self._number(position, 1), position + 1)
+
+    def _long_binget(self, position: int) -> int:
+        return self._recall(position, self._number(position, 4), position + 4)
+
+    def _line_index(self, position: int) -> tuple[int, int]:
+        raw, end = self._line(position)
+        index = self._decimal(position, raw)
+        if not isinstance(index, int) or not 0 <= index <= 0xFFFFFFFF:
+            self.fail(position, "a memo index out of range")
+        return index, end
+
+    def _get(self, position: int) -> int:
+        index, end = self._line_index(position)
+        return self._recall(position, index, end)
+
+    def remember(self, index: int) -> None:
+        """Store the top of the stack, which is not empty, as the memo entry ``index``."""
+        if index < len(self.memo):
+            self.memo[index] = self.stack[-1]
+        elif index == len(self.memo) and not self.sparse_memo:
+            self.memo.append(self.stack[-1])
+        else:
+            self.sparse_memo[index] = self.stack[-1]
+
+    def _remember(self, position: int, index: int, end: int) -> int:
+        self._top(position)
+        self.remember(index)
+        return end
+
+    def _put(self, position: int) -> int:
+        index, end = self._line_index(position)
+        return self._remember(position, index, end)
+
+    def _binput(self, position: int) -> int:
+        return self._remember(position, self._number(position, 1), position + 1)
+
+    def _long_binput(self, position: int) -> int:
+        return self._remember(position, self._number(position, 4), position + 4)
+
+    def _memoize(self, position: int) -> int:
+        return self._remember(position, len(self.memo) + len(self.sparse_memo), position)
+
+    # -- what another loader would import and call
+
+    def _new_ref(self, module: str, name: str, offset: int, end: int) -> int:
+        ref = Ref(module, name, offset)
+        ref.callable_as_data = may_be_called(ref)
+        self.refs.append(ref)
+        self.remark(judge_ref(ref))
+        return self._push(ref, end)
+
+    def _global(self, position: int) -> int:
+        module, middle = self._line(position)
+        name, end = self._line(middle)
+        return self._new_ref(self.text(position, module), self.text(middle, name), position - 1, end)
+
+    def _stack_global(self, position: int) -> int:
+        name, module = self.pop(position), self.pop(position)
+        if not isinstance(name, str) or not isinstance(module, str):
+            self.fail(position - 1, "STACK_GLOBAL wants two strings")
+        return self._new_ref(module, name, position - 1, position)
+
+    def _extension(self, position: int, width: int) -> int:
+        code = self._number(position, width)
+        ref = Ref("copyreg extension", str(code), position - 1)
+        self.refs.append(ref)
+        self.remark(Remark("unsafe", position - 1, ref.path, f"extension code {code} stands for a hidden global"))
+        return self._push(ref, position + width)
+
+    def _ext1(self, position: int) -> int:
+        return self._extension(position, 1)
+
+    def _ext2(self, position: int) -> int:
+        return self._extension(position, 2)
+
+    def _ext4(self, position: int) -> int:
+        return self._extension(position, 4)
+
+    def call(self, how: How, target: object, arguments: object, position: int, keywords: object = None) -> int:
+        made = Call(how, target, arguments, keywords, position - 1)
+        self.calls += 1
+        self.remark(judge_call(made))
+        return self._push(made, position)
+
+    def _reduce(self, position: int) -> int:
+        arguments, target = self.pop(position), self.pop(position)
+        return self.call("REDUCE", target, arguments, position)
+
+    def _newobj(self, position: int) -> int:
+        arguments, target = self.pop(position), self.pop(position)
+        return self.call("NEWOBJ", target, arguments, position)
+
+    def _newobj_ex(self, position: int) -> int:
+        keywords, arguments, target = self.pop(position), self.pop(position), self.pop(position)
+        return self.call("NEWOBJ_EX", target, arguments, position, keywords)
+
+    def _inst(self, position: int) -> int:
+        module, middle = self._line(position)
+        name, end = self._line(middle)
+        arguments = tuple(self._pop_mark(position))
+        self._new_ref(self.text(position, module), self.text(middle, name), position - 1, end)
+        target = self.stack.pop()
+        self.call("INST", target, arguments, position)
+        return end
+
+    def _obj(self, position: int) -> int:
+        items = self._pop_mark(position)
+        if not items:
+            self.fail(position - 1, "OBJ without a class")
+        return self.call("OBJ", items[0], tuple(items[1:]), position)
+
+    def _build(self, position: int) -> int:
+        state = self.pop(position)
+        target = self._top(position)
+        if isinstance(target, (Call, Dict)):
+            target.states = _longer(target.states, [state])
+        elif not isinstance(target, Ref):
+            self.fail(position - 1, "BUILD gives a state to something that has none")
+        self.remark(judge_build(target, position - 1))
+        return position
+
+    def _persid(self, position: int) -> int:
+        raw, end = self._line(position)
+        self.persist(self.text(position, raw), position)
+        return end
+
+    def _binpersid(self, position: int) -> int:
+        return self.persist(self.pop(position), position)
+
+    def persist(self, key: object, position: int) -> int:
+        """A reference out of the pickle. torch's oldest files put a class and its source text into one: the class."""
+        if isinstance(key, tuple) and len(key) > 1 and _is_text(key[0], "module") and isinstance(key[1], Ref):
+            return self._push(key[1], position)
+        found = Persistent(key, position - 1)
+        self.persistents.append(found)
+        return self._push(found, position)
+
+    # -- framing
+
+    def _proto(self, position: int) -> int:
+        if self._number(position, 1) > 5:
+            self.fail(position, f"pickle protocol {self.content[position]}; 0 to 5 are known")
+        return position + 1
+
+    def _frame(self, position: int) -> int:
+        length = self._number(position, 8)
+        if self.frame_end != self.no_frame or length > self.size - position - 8:
+            self.fail(position - 1, f"a frame of {length} bytes inside another, or longer than what remains")
+        self.frame_end = position + 8 + length
+        return position + 8
+
+    def _out_of_band(self, position: int) -> int:
+        self.fail(position - 1, "an out-of-band buffer, which a file cannot have")
+
+
+def _is_text(value: object, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    """What an escape of a bytes literal stands for; one that stands for nothing stays as it is, as Python has it."""
+    escape = found[1]
+    if escape[:1] == b"x":
+        return bytes((int(escape[1:], 16),))
+    if escape[:1].isdigit():
+        return bytes((int(escape, 8) & 0xFF,))
+    return _SHORT_ESCAPES.get(escape, found[0])
+
+
+def _longer(items: list[_T] | tuple[()], more: list[_T]) -> list[_T]:
+    """``items`` with ``more`` behind them; the list itself grows where there is one."""
+    if isinstance(items, tuple):
+        return more
+    items.extend(more)
+    return items
+
+
+_OPCODES: dict[int, str] = {ord(code): name for code, name in {
+    "N": "none", "\x88": "true", "\x89": "false", "J": "binint", "K": "binint1", "M": "binint2", "I": "int",
+    "L": "long", "\x8a": "long1", "\x8b": "long4", "F": "float", "G": "binfloat", "S": "string", "T": "binstring",
+    "U": "short_binstring", "V": "unicode", "\x8c": "short_binunicode", "X": "binunicode", "\x8d": "binunicode8",
+    "C": "short_binbytes", "B": "binbytes", "\x8e": "binbytes8", "\x96": "binbytes8", "(": "mark",
+    ")": "empty_tuple", "]": "empty_list", "}": "empty_dict", "\x8f": "empty_set", "t": "tuple", "\x85": "tuple1",
+    "\x86": "tuple2", "\x87": "tuple3", "l": "list", "d": "dict", "\x91": "frozenset", "a": "append", "e": "appends",
+    "s": "setitem", "u": "setitems", "\x90": "additems", "0": "drop", "2": "dup", "1": "drop_mark", "h": "binget",
+    "j": "long_binget", "g": "get", "q": "binput", "r": "long_binput", "p": "put", "\x94": "memoize", "c": "global",
+    "\x93": "stack_global", "\x82": "ext1", "\x83": "ext2", "\x84": "ext4", "R": "reduce", "\x81": "newobj",
+    "\x92": "newobj_ex", "i": "inst", "o": "obj", "b": "build", "P": "persid", "Q": "binpersid", "\x80": "proto",
+    "\x95": "frame", "\x97": "out_of_band", "\x98": "out_of_band",
+}.items()}  # fmt: skip

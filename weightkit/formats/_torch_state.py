@@ -1,0 +1,145 @@
+"""From a pickle's value and the storages beside it to a Checkpoint: names, specs, aliases, lazy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from weightkit.core.checkpoint import Checkpoint, NotDense
+from weightkit.core.report import Finding, Severity
+from weightkit.core.tensor import StateSpec, TensorSpec
+from weightkit.core.text import printable
+from weightkit.errors import CorruptFile, NotDenseError
+from weightkit.formats._arrays import dense_array
+from weightkit.formats._pickle_findings import judgements, payloads_first, verdict_on
+from weightkit.formats._pickle_policy import Remark
+from weightkit.formats._pickle_vm import Unpickled
+from weightkit.formats._torch_tensors import ListedTensor, Storage, StridedTensor, Tensor
+from weightkit.formats._torch_walk import find_aliases, find_root, walk
+from weightkit.formats.base import METADATA_KEY, Limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Storages(Protocol):
+    """Where the bytes of the storages lie. ``swapped``: in the order that this machine does not use."""
+
+    swapped: bool
+
+    def check(self, storage: Storage) -> str:
+        """What is wrong with what ``storage`` claims, "" where its bytes are there and as many as it says."""
+
+    def read(self, storage: Storage, start: int, length: int) -> bytearray:
+        """``length`` bytes of ``storage`` from ``start`` on. Raises CorruptFile."""
+
+
+def checkpoint_of(
+    pickled: Unpickled,
+    storages: Storages,
+    *,
+    path: str,
+    shown: str,
+    format: str,
+    remarks: Sequence[Remark],
+    findings: Sequence[Finding],
+    limits: Limits,
+) -> Checkpoint:
+    """The checkpoint that a pickle is. Raises CorruptFile, UnsafeContent, LimitExceeded."""
+    try:
+        walked = walk(pickled.value, written=pickled.executed, where=shown, limits=limits)
+        root = find_root(pickled.value, walked.tensors)
+        tensors = _named(shown, walked.tensors, root)
+        _check_storages(shown, storages, tensors)
+    except CorruptFile as error:
+        raise payloads_first(shown, remarks, error) from None
+    specs: dict[str, TensorSpec] = {}
+    known: dict[tuple[str, tuple[int, ...]], TensorSpec] = {}
+    not_dense: dict[str, NotDense] = {}
+    for name, tensor in tensors.items():
+        identity = (tensor.dtype.name, tensor.shape)
+        spec = known.get(identity)
+        if spec is None:
+            spec = known[identity] = tensor.spec
+        specs[name] = spec
+        if type(tensor) is ListedTensor:
+            not_dense[name] = tensor.not_dense
+    listed = [
+        Finding("WK109", Severity.WARNING, printable(name), f"listed and not read: {found.why}")
+        for name, found in not_dense.items()
+    ]
+
+    def read(name: str) -> np.ndarray:
+        return _read(tensors[name], storages, f"{shown}: tensor {printable(name)!r}", limits)
+
+    return Checkpoint(
+        path=path,
+        format=format,
+        root=root,
+        state=StateSpec(specs, find_aliases(tensors)),
+        metadata=_own_metadata_on_top(walked.metadata),
+        read=read,
+        verdict=verdict_on(remarks),
+        findings=(*findings, *judgements(shown, remarks), *listed),
+        not_dense=not_dense,
+    )
+
+
+def _own_metadata_on_top(metadata: Mapping[str, object]) -> Mapping[str, object]:
+    """What weightkit's writer put under one key, where the other formats have it."""
+    own = metadata.get(METADATA_KEY)
+    return {**metadata, **own} if isinstance(own, dict) and set(metadata) == {METADATA_KEY} else metadata
+
+
+def _named(shown: str, paths: Mapping[tuple[str, ...], Tensor], root: str) -> dict[str, Tensor]:
+    """Tensors by their dotted name below ``root``."""
+    skipped = 1 if root else 0
+    tensors = {".".join(path[skipped:]): tensor for path, tensor in paths.items()}
+    if len(tensors) != len(paths):
+        seen: set[str] = set()
+        for path in paths:
+            name = ".".join(path[skipped:])
+            if name in seen:
+                raise CorruptFile(f"{shown}: two tensors would both be called {printable(name)!r}")
+            seen.add(name)
+    return tensors
+
+
+def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor]) -> None:
+    claimed: set[tuple[str, int, int, int]] = set()
+    for name, tensor in tensors.items():
+        if type(tensor) is not StridedTensor:
+            continue
+        storage = tensor.storage
+        claim = (storage.key, storage.record_bytes, storage.start, storage.size_bytes)
+        if claim in claimed:
+            continue
+        problem = storages.check(storage)
+        if problem:
+            raise CorruptFile(f"{shown}: tensor {printable(name)!r}: {problem}")
+        claimed.add(claim)
+
+
+def _read(tensor: Tensor, storages: Storages, where: str, limits: Limits) -> np.ndarray:
+    if isinstance(tensor, ListedTensor):
+        raise NotDenseError(
+            f"{where}: cannot be read as a dense array: {tensor.not_dense.why}",
+            hint="leave it out (convert: --drop), or save it again as a dense tensor with torch",
+        )
+    spec, storage = tensor.spec, tensor.storage
+    if spec.nbytes > limits.expanded_bytes and spec.nbytes > storage.size_bytes:
+        found = f"{spec.nbytes} bytes made of a storage of {storage.size_bytes}"
+        raise limits.exceeded("expanded_bytes", where=where, found=found)
+    width = tensor.dtype.itemsize
+    length = tensor.extent * width
+    content = storages.read(storage, tensor.offset * width, length) if length else bytearray()
+    strides = None if tensor.packed else tensor.strides
+    array = dense_array(content, spec, where=where, strides=strides, swapped=storages.swapped)
+    if tensor.conjugate or tensor.negative:
+        import numpy as np
+
+        if tensor.conjugate:
+            np.negative(array.imag, out=array.imag)
+        if tensor.negative:
+            np.negative(array, out=array)
+    return array

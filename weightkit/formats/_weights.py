@@ -1,0 +1,53 @@
+"""One file of weights inside another checkpoint: safetensors or either layout of torch, told by its first bytes."""
+
+from __future__ import annotations
+
+from weightkit.core.checkpoint import Checkpoint
+from weightkit.errors import CorruptFile, FormatError, UnsafeContent
+from weightkit.formats._pickle_findings import DO_NOT_LOAD
+from weightkit.formats._pickle_vm import name_payloads, unpickle
+from weightkit.formats._safetensors_file import read_safetensors
+from weightkit.formats._source import Source
+from weightkit.formats._torch_archive import open_torch_archive
+from weightkit.formats._torch_legacy_stream import is_torch_legacy, open_torch_stream
+from weightkit.formats.base import HEAD_BYTES, Limits
+
+
+def open_weights(source: Source, limits: Limits, *, name: str) -> Checkpoint:
+    """The checkpoint in ``source``, for the format called ``name``. Raises FormatError.
+
+    Its verdict is None where ``source`` is a safetensors file.
+    """
+    head = bytes(source.read(0, min(HEAD_BYTES, source.size)))
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= source.size:
+        return read_safetensors(source, limits, name=name)
+    return open_torch_weights(source, limits, name=name)
+
+
+def open_torch_weights(source: Source, limits: Limits, *, name: str) -> Checkpoint:
+    """The checkpoint in ``source``, in either layout of torch, for the format called ``name``. Raises FormatError."""
+    head = bytes(source.read(0, min(HEAD_BYTES, source.size)))
+    if head.startswith(b"PK"):
+        return open_torch_archive(source, limits, name=name)
+    if is_torch_legacy(head):
+        return open_torch_stream(source, limits, name=name)
+    _refuse_payload(source, limits)
+    raise CorruptFile(
+        f"{source.shown}: no weights that are read here; its first bytes are {head[:8].hex(' ') or 'missing'}",
+        hint="it was cut short, or it is no file of tensors: copy the checkpoint again",
+    )
+
+
+def _refuse_payload(source: Source, limits: Limits) -> None:
+    """Raise UnsafeContent where a loader that takes any file for a pickle would execute something in this one."""
+    if source.size > limits.header_bytes:
+        return
+    try:
+        pickled = unpickle(bytes(source.read(0, source.size)), where=source.shown, limits=limits)
+    except UnsafeContent:
+        raise
+    except FormatError:  # no pickle either
+        return
+    payloads = name_payloads(pickled.remarks)
+    if payloads:
+        raise UnsafeContent(f"{source.shown}: {payloads}", hint=DO_NOT_LOAD)
