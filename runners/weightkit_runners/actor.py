@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.cli import options
-from weightkit.cli.main import emit, run_command
+from weightkit.cli.main import run_command
+from weightkit.cli.output import emit
 from weightkit.core.report import Report
 from weightkit.core.version import WeightVersion
 from weightkit.errors import TransportTimeout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ def save_policy(policy: Any, config: RunConfig, learner_step: int) -> Path:
     save_policy_directory(
         policy, config.net, path, facts={"learner_step": learner_step, "run": config.path}, force=True
     )
-    draft = folder / f".last-{os.getpid()}"
+    draft = folder / ".last.new"  # one name: what a kill leaves, the next save takes away
     draft.unlink(missing_ok=True)
     draft.symlink_to(path.name)
     draft.replace(folder / "last")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.cli import options
-from weightkit.cli.main import emit, run_command
+from weightkit.cli.main import run_command
+from weightkit.cli.output import emit
 from weightkit.core.report import Report
 from weightkit.errors import PlanError, UsageError, WriteError
 from weightkit_runners.config import RunConfig, read_run_config

@@ -43,7 +43,8 @@ quick = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support")  # once a process, wherever the first one is made
+# What torch says once a process, at the first tensor of such a kind.
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{kind}") for kind in ("ComplexHalf", "TypedStorage", "Sparse")]
 
 
 class Marked(torch.Tensor):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from weightkit.cli import options
-from weightkit.cli.main import emit
+from weightkit.cli.output import emit
 from weightkit.core.report import Report
 
 
@@ -26,6 +26,7 @@ from weightkit.core.report import Report
     "-o", "--out", metavar="OUT", type=click.Path(), help="A .safetensors, .pt or .npz file, or a new folder."
 )
 @options.force
+@options.limits
 @options.as_json
 def command(
     source: str,
@@ -40,6 +41,8 @@ def command(
     plan_only: bool,
     out: str | None,
     force: bool,
+    limit: tuple[str, ...],
+    max_bytes: str | None,
     as_json: bool,
 ) -> None:
     """Convert the checkpoint SRC, every tensor accounted for, written whole or not at all."""
@@ -57,6 +60,7 @@ def command(
             "drop": drop,
             "allow_missing": allow_missing,
             "allow_lossy": allow_lossy,
+            "limits": options.parse_limits(limit, max_bytes),
         }
         try:
             if not plan_only:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightkit.cli import options
-from weightkit.cli.main import emit
+from weightkit.cli.output import emit
 
 if TYPE_CHECKING:
     from weightkit.core.report import Report

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightkit.cli import options
-from weightkit.cli.main import emit
+from weightkit.cli.inspect_text import shown
+from weightkit.cli.output import emit
 
 if TYPE_CHECKING:
     from weightkit.core.report import Report
@@ -47,16 +48,7 @@ def command(
         with _Progress(path) as progress:
             return inspect(path, stats=stats, fail_on=words, limits=limits, progress=progress)
 
-    emit("inspect", as_json, make, lambda report: _text(report, flat))
-
-
-def _text(report: Report, flat: bool) -> str:
-    from weightkit.reporting.inspect import inspect_text
-    from weightkit.reporting.text import encodable
-
-    encoding = getattr(sys.stdout, "encoding", None)
-    drawn = "├── └── │"
-    return encodable(inspect_text(report, flat=flat, ascii_only=encodable(drawn, encoding) != drawn), encoding)
+    emit("inspect", as_json, make, lambda report: shown(report, flat=flat))
 
 
 class _Progress:

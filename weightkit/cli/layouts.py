@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from weightkit.cli import options
-from weightkit.cli.main import emit
+from weightkit.cli.output import emit
 
 
 @click.command("layouts", short_help="list the layouts")

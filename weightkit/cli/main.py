@@ -1,18 +1,16 @@
-"""``weightkit VERB ...``: the group, and the one place where errors become exit codes."""
+"""``weightkit VERB ...``: the group, as click commands."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
 
 import click
 
-from weightkit.core.report import Finding, Report, Severity
-from weightkit.core.text import printable
-from weightkit.errors import UsageError, WeightkitError
+from weightkit.cli.output import EXIT_INTERRUPTED, failure_report, guarded, leave, report_json
+from weightkit.errors import UsageError
+
+__all__ = ["VERBS", "cli", "main", "run_command"]
 
 VERBS: dict[str, str] = {
     "inspect": "what a checkpoint holds, without executing anything in it",
@@ -23,8 +21,6 @@ VERBS: dict[str, str] = {
     "layouts": "list the layouts that convert knows",
     "formats": "list the file formats that are read and written",
 }
-EXIT_INTERNAL = 70
-EXIT_INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
@@ -54,85 +50,30 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     run_command(cli, "weightkit", arguments)
-    if arguments is None:  # all is written; the system takes the memory back faster than the interpreter would
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    if arguments is None:
+        leave()
 
 
 def run_command(command: click.Command, program: str, arguments: list[str] | None = None) -> None:
     """Run a click command; every error becomes one clear line and the exit code of contract and docs."""
-    try:
-        command.main(args=arguments, prog_name=program, standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except click.ClickException as error:
-        words = sys.argv[1:] if arguments is None else arguments
-        if "--json" in words:
-            verb = next((word for word in words if word in VERBS), program)
-            usage = UsageError(error.format_message(), hint=f"see {program} --help")
-            click.echo(_json(failure_report(verb, usage)))
-        else:
-            error.show()
-        sys.exit(error.exit_code)
-    except WeightkitError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        if os.environ.get("WEIGHTKIT_TRACEBACK"):
-            raise
-        click.echo(f"internal error: {type(error).__name__}: {printable(str(error))}", err=True)
-        click.echo("hint: this is a fault of weightkit; WEIGHTKIT_TRACEBACK=1 shows where", err=True)
-        sys.exit(EXIT_INTERNAL)
 
+    def run() -> None:
+        try:
+            command.main(args=arguments, prog_name=program, standalone_mode=False)
+        except click.exceptions.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except click.ClickException as error:
+            words = sys.argv[1:] if arguments is None else arguments
+            if "--json" in words:
+                verb = next((word for word in words if word in VERBS), program)
+                usage = UsageError(error.format_message(), hint=f"see {program} --help")
+                click.echo(report_json(failure_report(verb, usage)))
+            else:
+                error.show()
+            sys.exit(error.exit_code)
 
-def print_error(error: WeightkitError) -> None:
-    """The message and the hint on stderr, free of control characters."""
-    lines = [f"error: {error.message}"] + ([f"hint: {error.hint}"] if error.hint else [])
-    for line in "\n".join(lines).splitlines():
-        click.echo(printable(line), err=True)
-
-
-def emit(verb: str, as_json: bool, make: Callable[[], Report], text: Callable[[Report], str]) -> None:
-    """Print the Report that ``make`` gives, as text or JSON, and exit with its code; with JSON also on failure."""
-    try:
-        report = make()
-    except WeightkitError as error:
-        if not as_json:
-            raise
-        report = failure_report(verb, error)
-    except Exception as error:
-        if not as_json or os.environ.get("WEIGHTKIT_TRACEBACK"):
-            raise
-        finding = Finding("WK900", Severity.ERROR, verb, f"internal error: {type(error).__name__}: {error}")
-        report = Report(verb, (finding,), {}, EXIT_INTERNAL)
-    if as_json:
-        click.echo(_json(report))
-    else:
-        click.echo(text(report))
-    if report.exit_code:
-        sys.exit(report.exit_code)
-
-
-def _json(report: Report) -> str:
-    import json
-
-    return json.dumps(report.to_dict(), indent=1, ensure_ascii=True)
-
-
-def failure_report(verb: str, error: WeightkitError, facts: Mapping[str, Any] | None = None) -> Report:
-    """The Report of a verb that could not do what was asked."""
-    finding = Finding(error.code, Severity.ERROR, verb, error.message, error.hint)
-    inner = getattr(error, "report", None)
-    findings = (*inner.findings, finding) if isinstance(inner, Report) else (finding,)
-    return Report(verb, findings, facts or {}, error.exit_code)
+    guarded(run)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,7 @@ def parse_limits(limit: Iterable[str], max_bytes: str | None) -> Limits | None:
         found = _NUMBER.fullmatch(text) if equals else None
         value = float(found[1]) * _UNITS[found[2]] if found else 0.0
         if not 0 < value < _MOST:
-            raise UsageError(
-                f"--limit {printable(item)}: expected {name}=NUMBER, above 0, with k, M or G behind it"
-            )
+            raise UsageError(f"--limit {printable(item)}: expected {name}=NUMBER, above 0, with k, M or G behind it")
         chosen[name] = value if isinstance(defaults[name], float) else int(value)
     return replace(Limits(), **chosen)
 

@@ -8,8 +8,12 @@ MAX_DEPTH = 64
 
 
 def canonical_json(document: object) -> bytes:
-    """UTF-8 JSON with sorted keys, no spaces, no NaN: equal documents give equal bytes."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """UTF-8 JSON with sorted keys, no spaces, no NaN: equal documents give equal bytes.
+
+    A lone surrogate, which only a hostile file has, is written as an escape is: what comes out is always valid UTF-8.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def parse_json(text: str | bytes, *, origin: str) -> object:

@@ -113,7 +113,7 @@ def _pattern(template: Template) -> re.Pattern[str]:
         elif segment.kind == "int" and not segment.lookup:
             parts.append(f"(?P<g{index}>{_NUMBER})")
         else:
-            parts.append(f"(?P<g{index}>.+)" if segment.kind == "path" else rf"(?P<g{index}>[^.]+)")
+            parts.append(f"(?P<g{index}>.*)" if segment.kind == "path" else rf"(?P<g{index}>[^.]+)")
     return re.compile(r"\.".join(parts), re.DOTALL)
 
 

@@ -126,8 +126,20 @@ def compare_arrays(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     if a.shape != b.shape:
         raise ValueError(f"tensors of shapes {list(a.shape)} and {list(b.shape)} have no differences")
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)
-    bit_equal = a.dtype == b.dtype
+    bit_equal = a.dtype == b.dtype and all(
+        np.array_equal(_bytes(flat_a[start : start + CHUNK]), _bytes(flat_b[start : start + CHUNK]))
+        for start in range(0, flat_a.size, CHUNK)
+    )
     whole = flat_a.dtype.kind in "iub" and flat_b.dtype.kind in "iub"
+    if bit_equal:
+        return {
+            "numel": int(flat_a.size),
+            "differing": 0,
+            "bit_equal": True,
+            "max_difference": 0 if whole else 0.0,
+            "not_finite": 0,
+            "cosine": 1.0 if _has_length(flat_a) else None,
+        }
     differing = not_finite = 0
     largest: Any = None
     dot = square_a = square_b = 0.0
@@ -135,8 +147,6 @@ def compare_arrays(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     with np.errstate(all="ignore"):
         for start in range(0, flat_a.size, CHUNK):
             x, y = flat_a[start : start + CHUNK], flat_b[start : start + CHUNK]
-            if bit_equal and not np.array_equal(_bytes(x), _bytes(y)):
-                bit_equal = False
             wide_x, wide_y = _wide(x), _wide(y)
             finite = np.isfinite(wide_x) & np.isfinite(wide_y)
             if whole:
@@ -171,7 +181,7 @@ def compare_arrays(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     return {
         "numel": int(flat_a.size),
         "differing": differing,
-        "bit_equal": bit_equal,
+        "bit_equal": False,
         "max_difference": largest,
         "not_finite": not_finite,
         "cosine": cosine,
@@ -182,6 +192,14 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     import numpy as np
 
     return np.ascontiguousarray(array).view(np.uint8)
+
+
+def _has_length(flat: np.ndarray) -> bool:
+    """Whether any element is finite and not 0."""
+    import numpy as np
+
+    chunks = (_wide(flat[start : start + CHUNK]) for start in range(0, flat.size, CHUNK))
+    return any(bool((np.isfinite(chunk) & (chunk != 0)).any()) for chunk in chunks)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

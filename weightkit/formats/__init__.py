@@ -16,8 +16,8 @@ from weightkit.formats.base import HEAD_BYTES, Format, Limits, Write
 
 # name -> (what it looks like from outside, module); each module has a FORMAT. The order is that of asking.
 FORMATS: dict[str, tuple[str, str]] = {
-    "sb3_zip": ("zip", "weightkit.formats.sb3_zip"),
     "torch_zip": ("zip", "weightkit.formats.torch_zip"),
+    "sb3_zip": ("zip", "weightkit.formats.sb3_zip"),
     "npz": ("zip", "weightkit.formats.npz"),
     "safetensors": ("other", "weightkit.formats.safetensors"),
     "torch_legacy": ("pickle", "weightkit.formats.torch_legacy"),

@@ -51,7 +51,10 @@ def dense_array(
         np.not_equal(raw, 0, out=raw.view(np.bool_))  # a byte that is neither 0 nor 1 is no bool to numpy
     flat = raw.view(element)
     if spec.numel == 0:
-        return np.zeros(spec.shape, element)
+        try:
+            return np.zeros(spec.shape, element)
+        except ValueError:
+            raise FormatError(f"{where}: an empty array of shape {list(spec.shape)}, which numpy cannot hold") from None
     if strides is None:
         return flat.reshape(spec.shape)
     in_bytes = tuple(step * spec.dtype.itemsize for step in strides)

@@ -32,19 +32,28 @@ def leftovers(
         rest = len(content) - pickled.end
         message = f"{name}: {rest} bytes follow the end of the pickle at byte {pickled.end}"
         findings.append(Finding("WK106", Severity.WARNING, name, message))
-        position = pickled.end
-        while position < len(content):
-            try:
-                stacked = unpickle(content, where=where, limits=limits, start=position)
-            except UnsafeContent as error:
-                remarks.append(Remark("unsafe", position, "a second pickle", error.message))
-                break
-            except CorruptFile:
-                break
-            remarks.append(Remark("unsafe", position, "a second pickle", "a second pickle follows the first"))
-            remarks.extend(stacked.remarks)
-            position = stacked.end
+        remarks = stacked(content, pickled.end, base=0, where=where, limits=limits)
     return findings, remarks
+
+
+def stacked(content: bytes, position: int, *, base: int, where: str, limits: Limits) -> list[Remark]:
+    """A payload for every pickle at ``position`` of ``content``, whatever it holds, and its own remarks.
+
+    ``base`` is the byte of the file, or of the archive's member, at which ``content`` starts.
+    """
+    remarks: list[Remark] = []
+    while position < len(content):
+        try:
+            found = unpickle(content, where=where, limits=limits, start=position)
+        except UnsafeContent as error:
+            remarks.append(Remark("unsafe", base + position, "a second pickle", error.message))
+            break
+        except CorruptFile:
+            break
+        remarks.append(Remark("unsafe", base + position, "a second pickle", "a second pickle follows the first"))
+        remarks += [Remark(r.level, base + r.offset, r.subject, r.message) for r in found.remarks]
+        position = found.end
+    return remarks
 
 
 def judgements(shown: str, remarks: Sequence[Remark]) -> list[Finding]:

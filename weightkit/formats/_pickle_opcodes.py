@@ -21,7 +21,7 @@ PADDING = 16
 _MOST_INT_BYTES = 64
 _MOST_INT_DIGITS = 150
 _MOST_REMARKS = 1000
-_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPE = rb"(?s)\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)"
 _SHORT_ESCAPES = {
     b"\\": b"\\", b"'": b"'", b'"': b'"', b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r",
     b"t": b"\t", b"v": b"\v", b"\n": b"",
@@ -184,7 +184,11 @@ class Opcodes:
         raw, end = self._line(position)
         if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
             self.fail(position, "a quoted string without its quotes")
-        return self._push_old_text(_ESCAPE.sub(_unescaped, raw[1:-1]), end)
+        try:
+            plain = re.sub(_ESCAPE, _unescaped, raw[1:-1])
+        except ValueError:
+            self.fail(position, "a quoted string with a malformed escape")
+        return self._push_old_text(plain, end)
 
     def _push_old_text(self, raw: bytes, end: int) -> int:
         """Python 2 did not tell text from bytes: what decodes is text."""

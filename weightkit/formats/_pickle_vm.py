@@ -59,7 +59,7 @@ def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> U
 
 class _Machine(Opcodes):
     def run(self, position: int) -> Unpickled:
-        content, table, memo, sparse, stack = self.content, self.table, self.memo, self.sparse_memo, self.stack
+        content, memo, sparse, stack = self.content, self.memo, self.sparse_memo, self.stack
         marked, size, no_frame, frame_end = self.marked, self.size, self.no_frame, self.no_frame
         executed, chunk = 0, min(_CHECK_EVERY, self.limits.opcodes + 1)
         deadline = time.monotonic() + self.limits.wall_s
@@ -72,14 +72,6 @@ class _Machine(Opcodes):
                 code = content[position]
                 position += 1
                 if code >= 0x58:
-                    if code == 0x72 and stack:  # LONG_BINPUT
-                        (index,) = _UINT4(content, position)
-                        if index == len(memo) and not sparse:
-                            memo.append(stack[-1])
-                        else:
-                            self.remember(index)
-                        position += 4
-                        continue
                     if code == 0x68 and content[position] < len(memo):  # BINGET
                         stack.append(memo[content[position]])
                         position += 1
@@ -87,32 +79,28 @@ class _Machine(Opcodes):
                     if code == 0x86 and len(stack) > 1:  # TUPLE2
                         last = stack.pop()
                         stack[-1] = (stack[-1], last)
-                        continue
-                    if code == 0x58:  # BINUNICODE
+                    elif code == 0x58:  # BINUNICODE
                         start = position + 4
                         end = start + _UINT4(content, position)[0]
                         if end > size:
                             self.cut_short(position, f"{end - start} bytes announced, {max(size - start, 0)} remain")
                         stack.append(self.text(start, content[start:end]))
                         position = end
-                        continue
-                    if code == 0x74 and marked:  # TUPLE
+                    elif code == 0x74 and marked:  # TUPLE
                         items = tuple(stack)
                         self.stack = stack = marked.pop()
                         stack.append(items)
-                        continue
-                    if code == 0x71 and stack:  # BINPUT
-                        self.remember(content[position])
-                        position += 1
-                        continue
-                    if code == 0x89:  # NEWFALSE
+                    elif code == 0x89:  # NEWFALSE
                         stack.append(False)
                         continue
-                    if code == 0x94 and stack and not sparse:  # MEMOIZE
+                    elif code == 0x94 and stack and not sparse:  # MEMOIZE
                         memo.append(stack[-1])
                         continue
-                    if code == 0x85 and stack:  # TUPLE1
+                    elif code == 0x85 and stack:  # TUPLE1
                         stack[-1] = (stack[-1],)
+                    else:
+                        position = self._other(code, position)
+                        stack, frame_end = self.stack, self.frame_end
                         continue
                 elif code == 0x4B:  # BININT1
                     stack.append(content[position])
@@ -122,13 +110,10 @@ class _Machine(Opcodes):
                     marked.append(stack)
                     self.stack = stack = []
                     continue
-                elif code == 0x52 and len(stack) > 1:  # REDUCE
-                    target = stack[-2]
-                    if type(target) is Ref and target.callable_as_data:
-                        arguments = stack.pop()
-                        stack[-1] = Call("REDUCE", target, arguments, None, position - 1)
-                        self.calls += 1
-                        continue
+                elif code == 0x52 and len(stack) > 1 and type(stack[-2]) is Ref and stack[-2].callable_as_data:
+                    arguments = stack.pop()  # REDUCE
+                    stack[-1] = Call("REDUCE", stack[-1], arguments, None, position - 1)
+                    self.calls += 1
                 elif code == 0x29:  # EMPTY_TUPLE
                     stack.append(())
                     continue
@@ -139,15 +124,25 @@ class _Machine(Opcodes):
                 elif code == 0x2E:  # STOP
                     self._check_limits(executed + count + 1, deadline)
                     return self._stop(position, executed + count + 1)
-                if position > size:
-                    self.cut_short(size, "the pickle ends without STOP: it was cut short")
-                step = table.get(code)
-                if step is None:
-                    self.fail(position - 1, f"byte {code:#04x} is no pickle opcode")
-                position = step(position)
-                stack, frame_end = self.stack, self.frame_end
+                else:
+                    position = self._other(code, position)
+                    stack, frame_end = self.stack, self.frame_end
+                    continue
+                # Picklers store what they have just built: LONG_BINPUT, with the next index.
+                if content[position] == 0x72 and not sparse and _UINT4(content, position + 1)[0] == len(memo):
+                    memo.append(stack[-1])
+                    position += 5
             executed += chunk
             self._check_limits(executed, deadline)
+
+    def _other(self, code: int, position: int) -> int:
+        """Carry out one of the opcodes that do not stand in the loop; the position behind its argument."""
+        if position > self.size:
+            self.cut_short(self.size, "the pickle ends without STOP: it was cut short")
+        step = self.table.get(code)
+        if step is None:
+            self.fail(position - 1, f"byte {code:#04x} is no pickle opcode")
+        return step(position)
 
     def _stop(self, position: int, executed: int) -> Unpickled:
         if position != self.frame_end and self.frame_end != self.no_frame:
@@ -158,6 +153,8 @@ class _Machine(Opcodes):
     def _check_limits(self, executed: int, deadline: float) -> None:
         if executed > self.limits.opcodes:
             raise self.limits.exceeded("opcodes", where=self.where, found=f"{executed} pickle opcodes")
+        if len(self.marked) > self.limits.marks:
+            raise self.limits.exceeded("marks", where=self.where, found=f"{len(self.marked)} marks are open")
         remembered = len(self.memo) + len(self.sparse_memo)
         if remembered > self.limits.memo:
             raise self.limits.exceeded("memo", where=self.where, found=f"{remembered} memo entries")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _CODES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
     "C64": "complex64", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64",
     "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
@@ -56,7 +57,8 @@ def read_safetensors(source: Source, limits: Limits, *, name: str) -> Checkpoint
     if not raw.startswith(b"{"):
         raise CorruptFile(f"{source.shown}: the header starts with {raw[:1]!r}, expected '{{'")
     try:
-        header = parse_json(raw.rstrip(b" "), origin="header")
+        header = parse_json(raw.rstrip(b" ").decode("utf-8"), origin="header")
+        json.dumps(header, ensure_ascii=False).encode("utf-8")  # no lone surrogates: they are no text
     except ValueError as error:
         raise CorruptFile(f"{source.shown}: {printable(str(error))}") from None
     if not isinstance(header, dict):

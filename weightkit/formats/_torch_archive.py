@@ -21,7 +21,7 @@ from weightkit.formats._zip import Archive, open_archive
 from weightkit.formats.base import Limits
 
 _NOT_PICKLED = ("byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
-_PARTS = ("data/", "code/", "constants/", "extra/")
+_PARTS = ("data/", "code/", "constants/", "extra/", "traced_inputs/")
 
 
 def open_torch_archive(source: Source, limits: Limits, *, name: str) -> Checkpoint:
@@ -99,7 +99,7 @@ def _others(archive: Archive, prefix: str, limits: Limits) -> tuple[list[Finding
             findings += more_findings
             remarks += more_remarks
         elif name.startswith(f"{prefix}code/"):
-            compiled += 1
+            compiled += name.endswith(".py")
         elif not name.startswith(prefix) or not (inner in _NOT_PICKLED or inner.startswith(_PARTS)):
             strangers.append(name)
     if compiled:

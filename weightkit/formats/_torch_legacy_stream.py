@@ -11,7 +11,7 @@ from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError
-from weightkit.formats._pickle_findings import payloads_first
+from weightkit.formats._pickle_findings import payloads_first, stacked
 from weightkit.formats._pickle_opcodes import CutShort
 from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_values import items_of
@@ -51,6 +51,8 @@ def open_torch_stream(source: Source, limits: Limits, *, name: str) -> Checkpoin
     if storages.end != source.size:
         message = f"{source.size - storages.end} bytes follow the end of the last storage at byte {storages.end}"
         findings.append(Finding("WK106", Severity.WARNING, "", message))
+        rest = bytes(source.read(storages.end, min(source.size - storages.end, _FIRST_PIECE)))
+        stream.remarks += stacked(rest, 0, base=storages.end, where=source.shown, limits=limits)
     return checkpoint_of(
         content,
         storages,

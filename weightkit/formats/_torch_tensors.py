@@ -24,6 +24,7 @@ _STORAGE_DTYPES = {
         "QInt32Storage": "qint32", "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
     }.items()
 }  # fmt: skip
+_REBUILD = "torch._utils._rebuild_tensor_v2"
 _UNTYPED = ("UntypedStorage", "_UntypedStorage")
 _FEWEST_ARGUMENTS = {"_rebuild_tensor": 4, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
 _WRAPPERS = ("_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor")
@@ -149,6 +150,13 @@ def decode_tensor(node: object, *, listed: bool = True) -> Tensor:
 
     With ``listed`` off a tensor of a kind that is listed only is malformed here: it is a part of another one.
     """
+    if (
+        type(node) is Call
+        and type(node.target) is Ref
+        and node.target.path == _REBUILD
+        and type(node.arguments) is tuple
+    ):
+        return _strided("_rebuild_tensor_v2", node.arguments)  # by far the commonest
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(node, Call) or not isinstance(node.arguments, tuple):
             break
@@ -160,7 +168,7 @@ def decode_tensor(node: object, *, listed: bool = True) -> Tensor:
             node = inner
             continue
         name = node.path.rpartition(".")[2]
-        if name == "_rebuild_tensor_v2" or name in _FEWEST_ARGUMENTS:
+        if name in _FEWEST_ARGUMENTS:
             return _strided(name, arguments)
         if name in _WRAPPERS:
             if not arguments:

@@ -248,6 +248,7 @@ def _entries(source: Source, pread: PRead, found: list[_Central], directory: int
     window, base = b"", 0
     data_end = 0
     before: _Central | None = None
+    described = b""  # the data descriptor that must follow the entry before, where it is a short one
     for central in found:
         offset, raw_name, flags, method, crc, stored, size, fixed = central
         begin = max(offset - _FRONT, 0)
@@ -256,20 +257,19 @@ def _entries(source: Source, pread: PRead, found: list[_Central], directory: int
             base = begin
             window = pread(base, min(max(needed, _WINDOW if dense else 0), directory - base))
         at = offset - base
-        if before is not None:
+        if before is not None and not (
+            offset - data_end == 16 and described and window.startswith(described, data_end - base)
+        ):
             _check_gap(source, before, data_end, offset, window, base)
-        head = window[at : at + _LOCAL_BYTES]
-        name_end = at + _LOCAL_BYTES + len(raw_name)
-        extras = int.from_bytes(head[28:30], "little")
-        data_offset = offset + _LOCAL_BYTES + len(raw_name) + extras
-        known = head[:14] + head[26:28] == LOCAL + fixed[:10] + fixed[22:24]
-        numbers = head[14:26]
-        same_numbers = numbers == fixed[10:22] or (flags & _HAS_DESCRIPTOR and numbers == _NOT_YET)
-        padded = not extras or window[name_end : name_end + 4] == b"FB" + (extras - 4).to_bytes(
-            2, "little", signed=True
-        )
-        plain = known and same_numbers and padded and fixed[14:18] != b"\xff\xff\xff\xff"
-        if not plain or window[at + _LOCAL_BYTES : name_end] != raw_name:
+        name_start = at + _LOCAL_BYTES
+        name_end = name_start + len(raw_name)
+        extras = int.from_bytes(window[at + 28 : at + 30], "little")
+        data_offset = base + name_end + extras
+        numbers = _NOT_YET if flags & _HAS_DESCRIPTOR else fixed[10:22]
+        expected = LOCAL + fixed[:10] + numbers + fixed[22:24]
+        plain = window.startswith(expected, at) and window.startswith(raw_name, name_start)
+        padding = b"FB" + ((extras - 4) & U16).to_bytes(2, "little")
+        if not plain or stored == U32 or (extras and not window.startswith(padding, name_end)):
             _check_local(source, pread, central, directory)
         data_end = data_offset + stored
         if data_end > directory:
@@ -282,6 +282,7 @@ def _entries(source: Source, pread: PRead, found: list[_Central], directory: int
             raise CorruptFile(f"{source.shown}: entry {printable(name)!r} stands twice in the archive")
         entries[name] = Entry(name, data_offset, stored, size, method, crc)
         before = central
+        described = _DESCRIPTOR + fixed[10:22] if flags & _HAS_DESCRIPTOR and max(stored, size) < U32 else b""
     if before is not None:
         base = min(data_end, directory)
         _check_gap(source, before, data_end, directory, pread(base, min(_FRONT, directory - base)), base)
@@ -298,9 +299,6 @@ def _check_gap(source: Source, central: _Central, data_end: int, following: int,
                 f"{shown}: its data end at {data_end}, the next thing starts at {following}: "
                 "a gap, an overlap or a hidden entry"
             )
-        return
-    short = central.size < U32 and central.stored < U32
-    if gap == 16 and short and window[data_end - base : following - base] == _DESCRIPTOR + central.fixed[10:22]:
         return
     shown = f"{source.shown}: {_shown(central.raw_name)}"
     if gap not in _DESCRIPTOR_BYTES:

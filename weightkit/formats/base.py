@@ -27,6 +27,7 @@ class Limits:
     nodes: int = 5_000_000  # objects seen on the walk through a pickle's object graph
     sharing: int = 16  # times that the walk may see more objects than the pickle writes
     depth: int = 200  # containers inside containers
+    marks: int = 100_000  # open marks of a pickle: lists, tuples and dicts that are being built inside each other
     memo: int = 5_000_000  # entries of a pickle's memo
     path_length: int = 4_096  # characters of one tensor's dotted name
     tensors: int = 1_000_000

@@ -19,8 +19,9 @@ from weightkit.core.dtype import DTYPES
 from weightkit.core.jsonio import parse_json
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
-from weightkit.errors import CorruptFile, UnsafeContent, WriteError
+from weightkit.errors import CorruptFile, FormatError, UnsafeContent, WriteError
 from weightkit.formats._arrays import dense_array, packed_bytes
+from weightkit.formats._pickle_vm import name_payloads, unpickle
 from weightkit.formats._source import Source
 from weightkit.formats._zip import Archive, Entry, open_archive
 from weightkit.formats._zip_writer import ZipWriter
@@ -81,7 +82,7 @@ def open_npz(path: str, limits: Limits) -> Checkpoint:
         if not entry.name.endswith(".npy"):
             raise CorruptFile(f"{shown}: {printable(entry.name)!r} is no .npy, which is all that an .npz holds")
         name = entry.name.removesuffix(".npy")
-        arrays[name] = _array(archive, entry, kinds.get(name))
+        arrays[name] = _array(archive, entry, kinds.get(name), limits)
     specs = {name: array.spec for name, array in arrays.items()}
     seconds: dict[str, str] = {}
     for alias, first in aliases.items():
@@ -120,14 +121,28 @@ def _object(shown: str, extras: Mapping[str, object], key: str) -> dict[str, obj
     return found
 
 
-def _array(archive: Archive, entry: Entry, kind: object) -> _Array:
+def _payloads(archive: Archive, entry: Entry, start: int, shown: str, limits: Limits) -> str:
+    """What the pickle of an object array would call, for a message; "" where nothing is found in it."""
+    if entry.size > limits.header_bytes:
+        return ""
+    try:
+        found = name_payloads(unpickle(bytes(archive.read(entry)[start:]), where=shown, limits=limits).remarks)
+    except UnsafeContent as error:
+        return f": {error.message}"
+    except FormatError:  # damaged, or too costly to look through; it is refused all the same
+        return ""
+    return f": {found}" if found else ""
+
+
+def _array(archive: Archive, entry: Entry, kind: object, limits: Limits) -> _Array:
     shown = f"{archive.source.shown}: {printable(entry.name)!r}"
     raw, start = _header(archive, entry, shown)
     header = _literal(raw, shown)
     descr, fortran, shape = header["descr"], header["fortran_order"] == "True", _shape(header["shape"], shown)
     if "O" in descr:
+        payloads = _payloads(archive, entry, start, shown, limits)
         raise UnsafeContent(
-            f"{shown}: an array of Python objects, which is a pickle and may execute code when it is loaded",
+            f"{shown}: an array of Python objects, which is a pickle and may execute code when it is loaded{payloads}",
             hint="do not load it with allow_pickle=True; save it again as numbers",
         )
     if not descr.startswith(("'", '"')):

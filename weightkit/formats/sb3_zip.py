@@ -42,9 +42,15 @@ _CLOUDPICKLE = (
     "_make_typevar", "_rehydrate_skeleton_class", "dynamic_subimport", "subimport",
 )  # fmt: skip
 _USUAL = frozenset(
-    ("collections.deque", "types.CodeType", "types.SimpleNamespace",
-     "gym.utils.seeding.RandomNumberGenerator._generator_ctor")
-) | {f"cloudpickle.{module}.{name}" for module in ("cloudpickle", "cloudpickle_fast") for name in _CLOUDPICKLE}  # fmt: skip
+    (
+        "collections.deque",
+        "types.CodeType",
+        "types.SimpleNamespace",
+        "gym.utils.seeding.RandomNumberGenerator._generator_ctor",
+        *(f"cloudpickle.cloudpickle.{name}" for name in _CLOUDPICKLE),
+        *(f"cloudpickle.cloudpickle_fast.{name}" for name in _CLOUDPICKLE),
+    )
+)
 _COMPUTED = "a computed callable"
 _BUILTIN_TYPE = "._builtin_type"
 _LOADS = "stable_baselines3 executes them when it loads the file; they were not built here"

@@ -10,13 +10,14 @@ from weightkit.core.jsonio import parse_json
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError
 from weightkit.formats._safetensors_file import read_safetensors
-from weightkit.formats._source import Source
+from weightkit.formats._source import Source, unreadable
 from weightkit.formats.base import Format, Limits
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 VERSION_KEY = "weightkit_format"
 VERSION = 1
 _MOST_CONFIG_BYTES = 16 << 20
+_FILES = frozenset((CONFIG, WEIGHTS, "plan.json", "report.json"))
 
 
 def detect(path: str, head: bytes) -> bool:
@@ -26,6 +27,14 @@ def detect(path: str, head: bytes) -> bool:
     try:
         return VERSION_KEY in read_config(path)
     except FormatError:
+        return False
+
+
+def is_ours(folder: str | os.PathLike[str]) -> bool:
+    """Whether weightkit wrote the folder and nobody put anything else into it: only then may it be replaced."""
+    try:
+        return detect(os.fspath(folder), b"") and _FILES.issuperset(os.listdir(folder))
+    except OSError:
         return False
 
 
@@ -44,7 +53,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, object]:
 
 
 def open_weightkit_dir(path: str, limits: Limits) -> Checkpoint:
-    """The weights in the folder, with its config.json at ``metadata["config"]``."""
+    """The weights in the folder, with its config.json at ``metadata["config"]``.
+
+    Raises CorruptFile where another folder took its place in between: the two files would not belong together.
+    """
+    before = _identity(path)
     config = read_config(path)
     version = config.get(VERSION_KEY)
     if type(version) is not int or version != VERSION:
@@ -53,7 +66,17 @@ def open_weightkit_dir(path: str, limits: Limits) -> Checkpoint:
             hint="it was written by another version of weightkit; read it with that version",
         )
     checkpoint = read_safetensors(Source.at(os.path.join(path, WEIGHTS)), limits, name=FORMAT.name)
+    if _identity(path) != before:
+        raise CorruptFile(f"{printable(path)}: the folder was replaced while it was being read", hint="read it again")
     return replace(checkpoint, path=path, metadata={**checkpoint.metadata, "config": config})
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return found.st_dev, found.st_ino
 
 
 FORMAT = Format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,14 @@ from weightkit.core.jsonio import canonical_json
 from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Choices, identity_mapping
+from weightkit.core.text import printable
 from weightkit.digest import sha256_file
 from weightkit.engine.execution import apply_plan, check_second_names
 from weightkit.engine.matching import first_glob
 from weightkit.engine.planning import make_plan, parse_adapter
-from weightkit.errors import ConfigError, PlanError, UnknownFormat, UnsafeContent, UsageError, WriteError
-from weightkit.formats import open_checkpoint, writer_for
-from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS, detect
+from weightkit.errors import ConfigError, NotDenseError, PlanError, UnknownFormat, UnsafeContent, UsageError, WriteError
+from weightkit.formats import Limits, open_checkpoint, writer_for
+from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS, is_ours
 from weightkit.verbs.configure import architecture_of_config, parse_settings, read_train_config
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def plan_conversion(
     drop: Iterable[str] | None = None,
     allow_missing: Iterable[str] | None = None,
     allow_lossy: bool = False,
+    limits: Limits | None = None,
 ) -> Conversion:
     """Open ``source``, find out what it is, and plan its conversion. Reads specs only.
 
@@ -79,7 +82,7 @@ def plan_conversion(
     for layout in (to, from_):
         if layout is not None:
             architecture_of_layout(layout)
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, limits or Limits())
     if checkpoint.verdict == "unsafe":
         raise UnsafeContent(
             f"{checkpoint.path}: another loader would execute something in this file",
@@ -101,6 +104,7 @@ def plan_conversion(
         kept_names = [name for name in checkpoint.state if first_glob(name, choices.drop) is None]
         target = ConversionTarget(AS_IT_IS, checkpoint.state.only(kept_names), acting=acting)
         plan = make_plan(checkpoint.state, target, identity_mapping("source"), choices)
+        _refuse_not_dense(checkpoint, plan)
         own = kept.config if kept else None
         layout = recognition.layout if recognition else None
         return Conversion(checkpoint, recognition, architecture, own, target, plan, checkpoint.findings, layout)
@@ -125,8 +129,21 @@ def plan_conversion(
         message = f"the source is in layout {to!r} already: names stay as they are"
         findings.append(Finding("WK213", Severity.INFO, checkpoint.path, message))
     plan = make_plan(checkpoint.state, target, architecture.mapping_from(layout), choices)
+    _refuse_not_dense(checkpoint, plan)
     notes = (*findings, *_notes(plan))
     return Conversion(checkpoint, recognition, architecture, wanted, target, plan, notes, layout)
+
+
+def _refuse_not_dense(checkpoint: Checkpoint, plan: Plan) -> None:
+    """Raise NotDenseError where the plan uses tensors that are only listed."""
+    used = [step.source for step in plan.steps if step.source in checkpoint.not_dense]
+    if used:
+        named = "; ".join(printable(f"{name}: {checkpoint.not_dense[name].why}") for name in used[:8])
+        more = f" and {len(used) - 8} more" if len(used) > 8 else ""
+        raise NotDenseError(
+            f"{printable(checkpoint.path)}: {len(used)} tensors cannot be read as dense arrays: {named}{more}",
+            hint="leave them out with --drop NAME, or save them again as dense tensors with torch",
+        )
 
 
 def convert(
@@ -142,6 +159,7 @@ def convert(
     allow_lossy: bool = False,
     out: str | Path | None = None,
     force: bool = False,
+    limits: Limits | None = None,
 ) -> Report:
     """Convert a checkpoint and write it whole, or not at all.
 
@@ -159,8 +177,14 @@ def convert(
         drop=drop,
         allow_missing=allow_missing,
         allow_lossy=allow_lossy,
+        limits=limits,
     )
     source = Path(source)
+    if out is not None and str(out).endswith(os.sep) and Path(out).suffix:
+        raise UsageError(
+            f"{printable(str(out))}: ends like a folder, and is named like a file",
+            hint="leave out the slash for one file, or the ending for a folder",
+        )
     path = Path(out) if out is not None else source.with_name(f"{source.stem}.{to or 'copy'}.safetensors")
     written = write_conversion(conversion, path, force=force)
     return conversion_report(conversion, out=str(path), sha256=written)
@@ -175,7 +199,7 @@ def write_conversion(conversion: Conversion, path: Path, *, force: bool) -> str:
         metadata["config"] = conversion.config.to_dict()
     produced = conversion.target.state.only(step.target for step in conversion.plan.steps)
     inputs = [Path(conversion.source.path)]
-    source, goal = inputs[0].resolve(), path.resolve()
+    source, goal = Path(os.path.realpath(inputs[0])), Path(os.path.realpath(path))
     if goal == source or goal in source.parents or source in goal.parents:
         raise WriteError(f"{path}: is being read, or holds what is being read", hint="write to another place")
 
@@ -183,6 +207,7 @@ def write_conversion(conversion: Conversion, path: Path, *, force: bool) -> str:
         write = writer_for(path)
         return lambda file: write(file, conversion.arrays(), spec=produced, metadata=metadata)
 
+    digest = ""
     if path.suffix:
         digest = write_atomically(path, weights_to(path), force=force, inputs=inputs)
     else:
@@ -190,7 +215,8 @@ def write_conversion(conversion: Conversion, path: Path, *, force: bool) -> str:
             raise UsageError(f"{path}: a directory holds a policy's config.json, and this file is of no known policy")
 
         def fill(folder: Path) -> None:
-            write_atomically(folder / WEIGHTS, weights_to(folder / WEIGHTS))
+            nonlocal digest
+            digest = write_atomically(folder / WEIGHTS, weights_to(folder / WEIGHTS))
             documents = {
                 CONFIG: {VERSION_KEY: VERSION, **conversion.config.to_dict()},
                 "plan.json": conversion.plan.to_dict(),
@@ -200,8 +226,7 @@ def write_conversion(conversion: Conversion, path: Path, *, force: bool) -> str:
                 text = canonical_json(document)
                 write_atomically(folder / name, _writing(text))
 
-        write_directory_atomically(path, fill, force=force, is_ours=lambda folder: detect(str(folder), b""))
-        digest = sha256_file(path / WEIGHTS)
+        write_directory_atomically(path, fill, force=force, is_ours=is_ours)
     return digest
 
 

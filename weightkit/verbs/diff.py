@@ -279,10 +279,10 @@ def _groups(
 
 
 def _grouping(a: Checkpoint, b: Checkpoint) -> Callable[[str], str]:
-    from weightkit.architectures import architecture_named, recognise
+    from weightkit.architectures import grouping, recognise
 
     here = recognise(a)
     there = recognise(b) if here is not None else None
     if here is None or there is None or here.architecture != there.architecture:
         return first_segment
-    return architecture_named(here.architecture).group_of
+    return grouping(here.architecture)

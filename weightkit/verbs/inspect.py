@@ -70,7 +70,7 @@ def report_on(checkpoint: Checkpoint, recognition: Recognition | None) -> Report
     state = checkpoint.state
     aliases = state.aliases
     not_dense = checkpoint.not_dense
-    group_of = first_segment
+    group_of: Callable[[str], str] = first_segment
     if recognition is not None:
         from weightkit.architectures import grouping
 
@@ -278,7 +278,10 @@ def _unwanted(found: dict[str, Any], unwanted: tuple[str, ...], shape: list[int]
     messages = []
     for word in unwanted:
         if word in ("nan", "inf") and found[word]:
-            messages.append(f"holds {found[word]:,} {'NaN' if word == 'nan' else 'infinite'} of {size:,} values")
+            messages.append(
+                f"holds {found[word]:,} {'NaN' if word == 'nan' else 'infinite'} of {size:,} "
+                f"value{'' if size == 1 else 's'}"
+            )
         elif word == "zero" and found["zero"]:
             messages.append(f"all {size:,} values are 0" if size > 1 else "its value is 0")
         elif word == "constant" and found["constant"]:

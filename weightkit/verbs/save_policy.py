@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from weightkit.atomic_file import write_atomically, write_directory_atomically
 from weightkit.core.jsonio import canonical_json
 from weightkit.formats import writer_for
-from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS, detect
+from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS, is_ours
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,4 +40,4 @@ def save_policy_directory(
         write_atomically(folder / WEIGHTS, write_weights)
         write_atomically(folder / CONFIG, write_config)
 
-    write_directory_atomically(Path(path), fill, force=force, is_ours=lambda folder: detect(str(folder), b""))
+    write_directory_atomically(Path(path), fill, force=force, is_ours=is_ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import pickle
@@ -132,7 +133,8 @@ def test_policy_optimizers_and_variables_are_one_checkpoint(packed: bool, zipped
         for key, value in state.items()
     }
     expected = {**net.state_dict(), "pytorch_variables.log_ent_coef": torch.tensor([0.5]), **moments}
-    assert found.format == "sb3_zip" and found.root == ""
+    assert found.format == "sb3_zip"
+    assert found.root == ""
     assert list(found.state)[:4] == list(net.state_dict())
     assert set(found.state) == set(expected)
     for name, value in expected.items():
@@ -156,7 +158,8 @@ def test_the_plain_part_of_data_is_metadata_and_the_objects_are_not(tmp_path: Pa
     found = open_checkpoint(build(tmp_path / "model.zip", data=data)).metadata
     plain = found["data"]
     assert isinstance(plain, dict)
-    assert plain["gamma"] == 0.99 and plain["tensorboard_log"] is None
+    assert plain["gamma"] == 0.99
+    assert plain["tensorboard_log"] is None
     assert plain["policy_class"] == {":type:": "<class 'abc.ABCMeta'>"}
     assert plain["noise"] == {":type:": "<class 'dict'>", "sigma": "[0.1]", "mu": 1}
     assert found["_stable_baselines3_version"] == "2.7.0"
@@ -226,7 +229,8 @@ def test_a_payload_in_a_member_is_named_with_it(
     found = open_checkpoint(path)
     assert found.verdict == "unsafe"
     messages = [finding.message for finding in found.findings if finding.code == "WK103"]
-    assert messages and all(member in message and "os.system" in message for message in messages)
+    assert messages
+    assert all(member in message and "os.system" in message for message in messages)
     assert inspected(path) == 4
     assert member in "".join(capsys.readouterr())
 
@@ -278,7 +282,8 @@ def test_names_that_collide_are_refused_with_both_files(tmp_path: Path) -> None:
         "vars.pth": saved({"a": torch.ones(1)}),
     }
     error = refused(build(tmp_path / "model.zip", members=members), r"both be called 'vars\.a'")
-    assert "policy.pth" in error.message and "vars.pth" in error.message
+    assert "policy.pth" in error.message
+    assert "vars.pth" in error.message
 
 
 def test_other_files_in_the_archive_are_a_finding(tmp_path: Path) -> None:
@@ -286,7 +291,8 @@ def test_other_files_in_the_archive_are_a_finding(tmp_path: Path) -> None:
     found = open_checkpoint(build(tmp_path / "model.zip", data={"gamma": 1}, extra=extra))
     (finding,) = found.findings
     assert (finding.code, finding.severity) == ("WK106", Severity.WARNING)
-    assert "readme.md" in finding.message and ".pth" in finding.message
+    assert "readme.md" in finding.message
+    assert ".pth" in finding.message
 
 
 def test_a_zip_without_a_policy_says_what_is_in_it(tmp_path: Path) -> None:
@@ -294,10 +300,10 @@ def test_a_zip_without_a_policy_says_what_is_in_it(tmp_path: Path) -> None:
     assert "parameters" in error.message
 
 
-def test_the_archive_is_recognised_whatever_it_is_called(tmp_path: Path) -> None:
-    for name in ("model.zip", "model.pt", "model"):
+def test_the_archive_is_recognised_by_its_first_file(tmp_path: Path) -> None:
+    for name in ("model.zip", "model", "best_model.backup"):
         assert detect(build(tmp_path / name)).name == "sb3_zip"
-    assert detect(build(tmp_path / "no_data.pt", data=None)).name == "sb3_zip"
+    assert detect(build(tmp_path / "no_data.zip", data=None)).name == "sb3_zip"
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
     np.savez(tmp_path / "data.npz", data=np.ones(2))
     assert detect(tmp_path / "a.pt").name == "torch_zip"
@@ -327,16 +333,14 @@ def test_changed_bytes_of_a_member_end_in_a_format_error(tmp_path: Path) -> None
     before = read_all()
     for position in range(0, len(whole), 97):
         path.write_bytes(whole[:position] + struct.pack("B", whole[position] ^ 0x41) + whole[position + 1 :])
-        try:
+        with contextlib.suppress(FormatError):
             assert read_all() == before  # a byte of padding, or of metadata
-        except FormatError:
-            pass
         path.write_bytes(whole[:position])
         with pytest.raises(FormatError):
             read_all()
 
 
-def test_a_real_looking_pickle_of_values_is_left_out_of_the_findings(tmp_path: Path) -> None:
+def test_objects_that_are_plain_values_call_nothing(tmp_path: Path) -> None:
     values: list[Any] = [{"a": np.zeros(3), "b": (1, 2.5, None)}, OrderedDict(a=1), np.float32(3), {1, 2}]
     data = {str(index): cloudpickled(pickle.dumps(value)) for index, value in enumerate(values)}
     found = open_checkpoint(build(tmp_path / "model.zip", data=data))

@@ -119,7 +119,8 @@ def test_a_payload_in_a_shard_is_named_with_its_shard(tmp_path: Path, capsys: py
     found = open_checkpoint(index)
     assert found.verdict == "unsafe"
     payloads = [finding.message for finding in found.findings if finding.code == "WK103"]
-    assert payloads and all("bad.bin" in message and "os.system" in message for message in payloads)
+    assert payloads
+    assert all("bad.bin" in message and "os.system" in message for message in payloads)
     np.testing.assert_array_equal(found.read("good"), [1, 1])
     for path in (index, tmp_path):
         with pytest.raises(SystemExit) as end:
@@ -182,7 +183,7 @@ def test_a_tensor_in_another_shard_than_the_index_says_is_refused(tmp_path: Path
     refused(write(tmp_path, halves(), weight_map=only_first), r"00001.*not in it.*layers\.0\.weight")
     extra = {first: STATE, second: {name: STATE[name] for name in names[2:]}}
     listed = dict.fromkeys(names[:2], first) | dict.fromkeys(names[2:], second)
-    refused(write(tmp_path, extra, weight_map=listed), r"00001.*holds the tensor 'layers\.0\.weight'.*says it lies in")
+    refused(write(tmp_path, extra, weight_map=listed), r"00001.*holds the tensor .*says it lies in")
 
 
 def test_a_tensor_that_the_index_does_not_list_is_refused(tmp_path: Path) -> None:
@@ -281,7 +282,8 @@ def test_one_file_beside_a_config_is_a_folder_with_one_shard(tmp_path: Path) -> 
     assert found.metadata["config"] == {"architectures": ["BertModel"]}
     torch.save(STATE, tmp_path / "pytorch_model.bin")
     (finding,) = open_checkpoint(tmp_path).findings
-    assert finding.severity is Severity.INFO and "pytorch_model.bin" in finding.message
+    assert finding.severity is Severity.INFO
+    assert "pytorch_model.bin" in finding.message
 
 
 def test_an_index_of_safetensors_goes_before_one_of_torch(tmp_path: Path) -> None:

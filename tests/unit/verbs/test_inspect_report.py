@@ -288,3 +288,14 @@ def test_progress_ends_with_everything(odd: Path) -> None:
 def test_limits_reach_the_reader(odd: Path) -> None:
     with pytest.raises(LimitExceeded):
         inspect(odd, limits=Limits(tensors=2))
+
+
+def test_a_tensor_whose_numbers_cannot_be_looked_at_is_named_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"half": spec("complex32", 2), "sparse": spec("float32", 9), "w": spec("float32", 1)}
+    opened = checkpoint(tensors, not_dense={"sparse": NotDense("sparse_coo", 8, "it is sparse")})
+    monkeypatch.setattr("weightkit.verbs.inspect.open_checkpoint", lambda path: opened)
+    report = inspect("file.pt", fail_on=["nan"])
+    assert report.ok
+    assert facts(report)["looked_at"] == {"tensors": 1, "not_read": 2, "fail_on": ["nan"]}
+    assert {f.subject for f in report.findings if f.code == "WK109"} == {"half", "sparse"}
+    assert "2 could not be looked at" in inspect_text(report)

@@ -1,0 +1,5 @@
+"""``python -m weightkit``."""
+
+from weightkit.cli.entry import main
+
+main()
