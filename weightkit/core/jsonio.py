@@ -31,6 +31,8 @@ def parse_json(text: str | bytes, *, origin: str) -> object:
         raise ValueError(f"{origin}: {word} is not JSON")
 
     try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")  # json would guess UTF-16 and UTF-32 too
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"{origin}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None

@@ -32,6 +32,7 @@ CODES: dict[str, str] = {
     "WK113": "a tensor has another name in the other checkpoint",
     "WK114": "names carry the prefix of a wrapper",
     "WK115": "the file holds code that was left alone",
+    "WK116": "the file holds bytes of tensors that no listed tensor lies on",
     "WK201": "a source tensor is not accounted for",
     "WK202": "a target tensor is not accounted for",
     "WK203": "two sources claim one target",

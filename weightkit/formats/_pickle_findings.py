@@ -10,10 +10,12 @@ from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError, UnsafeContent
 from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_vm import Unpickled, name_payloads, unpickle
+from weightkit.formats._source import Source
 from weightkit.formats.base import Limits
 
 DO_NOT_LOAD = "do not load this file with anything that unpickles it"
 _MOST_FINDINGS = 50
+_MOST_JUDGED = 1 << 24  # of a file that is no pickle by its looks
 
 
 def leftovers(
@@ -81,17 +83,18 @@ def verdict_on(remarks: Sequence[Remark]) -> Verdict:
     return "unsafe" if "unsafe" in levels else "opaque" if "opaque" in levels else "data"
 
 
-def refuse_payload(content: bytes, *, where: str, limits: Limits) -> None:
-    """Raise UnsafeContent where a loader that takes ``content`` for a pickle would execute something in it."""
+def refuse_payload(source: Source, limits: Limits) -> None:
+    """Raise UnsafeContent where a loader that takes any file for a pickle would execute something in this one."""
+    content = bytes(source.read(0, min(source.size, _MOST_JUDGED)))
     try:
-        found = unpickle(content, where=where, limits=limits).remarks
+        found = unpickle(content, where=source.shown, limits=limits).remarks
     except UnsafeContent:
         raise
     except FormatError:  # it is no pickle
         return
     payloads = name_payloads(found)
     if payloads:
-        raise UnsafeContent(f"{where}: {payloads}", hint=DO_NOT_LOAD)
+        raise UnsafeContent(f"{source.shown}: {payloads}", hint=DO_NOT_LOAD)
 
 
 def payloads_first(shown: str, remarks: Sequence[Remark], error: CorruptFile) -> CorruptFile | UnsafeContent:

@@ -77,12 +77,19 @@ def items_of(node: object) -> list[object] | tuple[object, ...] | None:
 
 
 def state_of(call: Call) -> list[tuple[object, object]]:
-    """The attributes that BUILD gives to an object: its dict, and its slots where it has some."""
+    """The attributes that BUILD gives to an object: its dict, and its slots where it has some.
+
+    A state of another kind, for a class that sets it itself, stands under "state".
+    """
     found: list[tuple[object, object]] = []
     for state in call.states:
-        parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
-        for part in parts:
-            found.extend(pairs_of(part) or ())
+        parts = [pairs_of(part) for part in (state if isinstance(state, tuple) and len(state) == 2 else (state,))]
+        is_slots = isinstance(state, tuple) and len(state) == 2 and (state[0] is None or state[1] is None)
+        if all(part is not None for part in parts) or is_slots:
+            for part in parts:
+                found.extend(part or ())
+        elif state is not None:
+            found.append(("state", state))
     return found
 
 

@@ -57,7 +57,7 @@ def read_safetensors(source: Source, limits: Limits, *, name: str) -> Checkpoint
     if not raw.startswith(b"{"):
         raise CorruptFile(f"{source.shown}: the header starts with {raw[:1]!r}, expected '{{'")
     try:
-        header = parse_json(raw.rstrip(b" ").decode("utf-8"), origin="header")
+        header = parse_json(raw.rstrip(b" "), origin="header")
         json.dumps(header, ensure_ascii=False).encode("utf-8")  # no lone surrogates: they are no text
     except ValueError as error:
         raise CorruptFile(f"{source.shown}: {printable(str(error))}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from weightkit.core.checkpoint import Checkpoint, NotDense
 from weightkit.core.report import Finding, Severity
@@ -64,6 +64,7 @@ def checkpoint_of(
         specs[name] = spec
         if type(tensor) is ListedTensor:
             not_dense[name] = tensor.not_dense
+    lost = _unlisted(pickled, tensors)
     listed = [
         Finding("WK109", Severity.WARNING, printable(name), f"listed and not read: {found.why}")
         for name, found in not_dense.items()
@@ -80,9 +81,28 @@ def checkpoint_of(
         metadata=_own_metadata_on_top(walked.metadata),
         read=read,
         verdict=verdict_on(remarks),
-        findings=(*findings, *judgements(shown, remarks), *listed),
+        findings=(*findings, *judgements(shown, remarks), *listed, *lost),
         not_dense=not_dense,
     )
+
+
+def _unlisted(pickled: Unpickled, tensors: Mapping[str, Tensor]) -> list[Finding]:
+    """A finding where the pickle refers to storages that no listed tensor lies on: nothing is lost without a word."""
+    listed = {tensor.storage.key for tensor in tensors.values() if type(tensor) is StridedTensor}
+    if any(type(tensor) is ListedTensor for tensor in tensors.values()):
+        return []  # whose parts lie on storages too
+    lost = [key[2] for key in (each.key for each in pickled.persistents) if _is_lost_storage(key, listed)]
+    if not lost:
+        return []
+    named = printable(", ".join(dict.fromkeys(lost)), longest=80)
+    message = f"{len(set(lost))} storages hold bytes that no listed tensor lies on: {named}"
+    return [Finding("WK116", Severity.WARNING, "", message, "they belong to objects whose make-up is unknown here")]
+
+
+def _is_lost_storage(key: object, listed: set[str]) -> TypeGuard[tuple[str, ...]]:
+    if not isinstance(key, tuple) or len(key) < 3 or not isinstance(key[2], str):
+        return False
+    return key[2] not in listed
 
 
 def _own_metadata_on_top(metadata: Mapping[str, object]) -> Mapping[str, object]:

@@ -272,6 +272,8 @@ class _Walk:
                 return module, False
             if state or node.pairs or node.appended:
                 return [*state, *node.pairs, *enumerate(node.appended)], False
+        if isinstance(node, Call) and isinstance(node.arguments, tuple) and any(map(is_tensor_call, node.arguments)):
+            return list(enumerate(node.arguments)), False  # a named tuple, or whatever is made of tensors
         return None
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from weightkit.core.checkpoint import Checkpoint
-from weightkit.errors import CorruptFile, FormatError, UnsafeContent
-from weightkit.formats._pickle_findings import DO_NOT_LOAD
-from weightkit.formats._pickle_vm import name_payloads, unpickle
+from weightkit.errors import CorruptFile
+from weightkit.formats._pickle_findings import refuse_payload
 from weightkit.formats._safetensors_file import read_safetensors
 from weightkit.formats._source import Source
 from weightkit.formats._torch_archive import open_torch_archive
@@ -31,23 +30,8 @@ def open_torch_weights(source: Source, limits: Limits, *, name: str) -> Checkpoi
         return open_torch_archive(source, limits, name=name)
     if is_torch_legacy(head):
         return open_torch_stream(source, limits, name=name)
-    _refuse_payload(source, limits)
+    refuse_payload(source, limits)
     raise CorruptFile(
         f"{source.shown}: no weights that are read here; its first bytes are {head[:8].hex(' ') or 'missing'}",
         hint="it was cut short, or it is no file of tensors: copy the checkpoint again",
     )
-
-
-def _refuse_payload(source: Source, limits: Limits) -> None:
-    """Raise UnsafeContent where a loader that takes any file for a pickle would execute something in this one."""
-    if source.size > limits.header_bytes:
-        return
-    try:
-        pickled = unpickle(bytes(source.read(0, source.size)), where=source.shown, limits=limits)
-    except UnsafeContent:
-        raise
-    except FormatError:  # no pickle either
-        return
-    payloads = name_payloads(pickled.remarks)
-    if payloads:
-        raise UnsafeContent(f"{source.shown}: {payloads}", hint=DO_NOT_LOAD)

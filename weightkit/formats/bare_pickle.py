@@ -11,8 +11,6 @@ from weightkit.formats._torch_state import checkpoint_of
 from weightkit.formats._torch_tensors import Storage
 from weightkit.formats.base import Format, Limits
 
-_MOST_JUDGED = 1 << 24  # of a file that is no pickle by its looks
-
 
 def detect(_: str, head: bytes) -> bool:
     """The opcode that begins every pickle since Python 2.3."""
@@ -41,10 +39,9 @@ def refuse_pickled_payload(path: str, limits: Limits) -> None:
     """Raise UnsafeContent where torch.load, which takes any file for a pickle, would execute something in this one."""
     try:
         source = Source.at(path)
-        content = bytes(source.read(0, min(source.size, _MOST_JUDGED)))
     except FormatError:  # it cannot be read as a file; that has been said already
         return
-    refuse_payload(content, where=source.shown, limits=limits)
+    refuse_payload(source, limits)
 
 
 def _content(source: Source, limits: Limits) -> bytes:

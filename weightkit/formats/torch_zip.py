@@ -26,7 +26,7 @@ def detect(path: str, head: bytes) -> bool:
         return False
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     ending = ending_of(path)
-    if name.endswith(b".npy") or ending in (".npz", ".zip"):
+    if name.endswith(b".npy") or name == b"data" or ending in (".npz", ".zip"):
         return False
     return b"/" in name or ending in (*_ENDINGS, ".bin")
 

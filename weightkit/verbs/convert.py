@@ -181,7 +181,7 @@ def convert(
     )
     source = Path(source)
     if out is not None and str(out).endswith(os.sep) and Path(out).suffix:
-        raise UsageError(
+        raise WriteError(
             f"{printable(str(out))}: ends like a folder, and is named like a file",
             hint="leave out the slash for one file, or the ending for a folder",
         )

@@ -276,3 +276,37 @@ def test_the_state_of_other_optimizers_has_the_names_of_its_parameters(kind: str
         ["net.body.0.weight", "net.body.0.bias"],
         ["net.body.1.weight", "net.body.1.bias"],
     ]
+
+
+class OwnState:
+    """An object that decides itself what its state is."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def __getstate__(self) -> Any:
+        return self.state
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tensor: OwnState(tensor),
+        lambda tensor: OwnState([tensor, 3]),
+        lambda tensor: OwnState((tensor, tensor + 1, 3)),
+        lambda tensor: OwnState((tensor, 3)),
+        lambda tensor: OwnState({"inside": {"w": tensor}}),
+        lambda tensor: tensor.untyped_storage(),
+    ],
+    ids=["a tensor", "a list", "a tuple", "a pair", "a dict", "a storage"],
+)
+def test_no_tensor_of_an_object_is_lost_without_a_word(make: Any, tmp_path: Path) -> None:
+    """Where there is no name for it, a finding says that something is there."""
+    path = save({"model": {"w": torch.zeros(1)}, "held": make(torch.ones(2))}, tmp_path / "a.pt")
+    found = open_checkpoint(path)
+    listed = [name for name in found.state if name.startswith("held")]
+    said = [finding for finding in found.findings if finding.code not in ("WK104", "WK107")]
+    assert listed or said

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from math import isqrt
 
 from weightkit.architectures.drqv2.config import DrQV2Config, parse_settings
+from weightkit.architectures.drqv2.recognise import is_native
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
@@ -26,7 +27,7 @@ _SNAPSHOT_KEYS = ("_pretrain_step", "_main_loop_iterations", "_global_env_episod
 def recognise_native(checkpoint: Checkpoint) -> Recognition | None:
     """A file that weightkit wrote: its configuration lies beside the tensors."""
     document = checkpoint.metadata.get("config")
-    if not isinstance(document, dict) or document.get("type") != "drqv2":
+    if not is_native(checkpoint) or not isinstance(document, dict):
         return None
     evidence = ("its metadata holds the configuration of a drqv2 policy, written by weightkit",)
     config: DrQV2Config | None = None
