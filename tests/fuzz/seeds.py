@@ -100,7 +100,9 @@ def rezipped(content: bytes, method: int, *, without: tuple[str, ...] = ()) -> b
     """The members of an archive in a new one, without times and paddings that differ from run to run."""
     with zipfile.ZipFile(io.BytesIO(content)) as old:
         members = [
-            Member(name, old.read(name), method=method) for name in old.namelist() if not name.endswith(without or ("\0",))
+            Member(name, old.read(name), method=method)
+            for name in old.namelist()
+            if not name.endswith(without or ("\0",))
         ]
     return zipped_members(members)
 
@@ -181,7 +183,9 @@ def _of_torch() -> Iterator[Sample]:
 def _legacy() -> Iterator[Sample]:
     yield Sample("legacy-state", "torch_legacy", "model.pt", torch_saved({"state_dict": _tensors()}, zipped=False))
     yield Sample("legacy-training", "torch_legacy", "model.pth", torch_saved(_training(), zipped=False))
-    yield Sample("legacy-protocol-4", "torch_legacy", "m.pt", torch_saved({"w": torch.ones(2)}, zipped=False, protocol=4))
+    yield Sample(
+        "legacy-protocol-4", "torch_legacy", "m.pt", torch_saved({"w": torch.ones(2)}, zipped=False, protocol=4)
+    )
     yield Sample("legacy-by-hand", "torch_legacy", "model.pt", stream())
     with tempfile.TemporaryDirectory() as folder:
         parts = {"a": vector(Stored("1", 10, (0, 5)), 5), "b": vector(Stored("1", 10, (5, 5)), 4, 1)}
@@ -216,7 +220,13 @@ def _safetensors() -> Iterator[Sample]:
     yield Sample("safetensors", "safetensors", "model.safetensors", safetensors.torch.save(plain, {"format": "pt"}))
     one = safetensors.torch.save({"w": torch.ones(2, 2)})
     yield Sample("safetensors-plain", "safetensors", "model.safetensors", one)
-    second = {"format": "pt", "tied": "weight", "weightkit.aliases": '{"b": "w"}', "weightkit.json": '["n"]', "n": "[1]"}
+    second = {
+        "format": "pt",
+        "tied": "weight",
+        "weightkit.aliases": '{"b": "w"}',
+        "weightkit.json": '["n"]',
+        "n": "[1]",
+    }
     aliased = safetensors.torch.save({"w": torch.ones(2), "weight": torch.zeros(1)}, second)
     yield Sample("safetensors-aliases", "safetensors", "model.safetensors", aliased)
 
@@ -239,7 +249,9 @@ def _sharded() -> Iterator[Sample]:
     yield Sample("transformers-folder", "sharded_dir", "single", members=single)
     state = {"w": torch.ones(2), "b": torch.zeros(1)}
     of_torch = {
-        "pytorch_model.bin.index.json": json.dumps({"weight_map": dict.fromkeys(state, "pytorch_model-1.bin")}).encode(),
+        "pytorch_model.bin.index.json": json.dumps(
+            {"weight_map": dict.fromkeys(state, "pytorch_model-1.bin")}
+        ).encode(),
         "pytorch_model-1.bin": torch_saved(state),
     }
     yield Sample("sharded-torch", "sharded_dir", "shards", members=of_torch)

@@ -339,7 +339,8 @@ def test_a_module_pickled_whole_has_the_names_of_its_state_dict(
     path = save(WRAPPED[wrap](net), tmp_path / "a.pt", protocol=protocol, legacy=legacy)
     found = check_reads_as_torch(path)
     assert found.verdict == "opaque"
-    assert {finding.code for finding in found.findings} == {"WK104"}
+    codes = {finding.code for finding in found.findings}
+    assert codes - {"WK116"} == {"WK104"}  # a tensor that state_dict() does not list is said to be left out
 
 
 # ---- safetensors

@@ -5,47 +5,25 @@ Source: CPython's Lib/pickletools.py for the opcodes, Modules/_pickle.c for what
 
 from __future__ import annotations
 
-import codecs
-import re
-import struct
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
-from weightkit.errors import CorruptFile
+from weightkit.formats._pickle_literals import Literals
 from weightkit.formats._pickle_policy import Remark, judge_build, judge_call, judge_ref, may_be_called
-from weightkit.formats._pickle_records import BigInt, Call, Dict, How, Pair, Persistent, Ref, Set
+from weightkit.formats._pickle_records import Call, Dict, How, Pair, Persistent, Ref, Set
+from weightkit.formats._pickle_stream import PADDING
 from weightkit.formats.base import Limits
 
 _T = TypeVar("_T")
-PADDING = 16
-_MOST_INT_BYTES = 64
-_MOST_INT_DIGITS = 150
 _MOST_REMARKS = 1000
-_ESCAPE = rb"(?s)\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)"
-_SHORT_ESCAPES = {
-    b"\\": b"\\", b"'": b"'", b'"': b'"', b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r",
-    b"t": b"\t", b"v": b"\v", b"\n": b"",
-}  # fmt: skip
 
 
-class CutShort(CorruptFile):
-    """The bytes end where the stream goes on."""
-
-
-class Opcodes:
-    """A pickle machine without its loop: the stream, the stack, the memo, and what every opcode does to them.
-
-    ``content`` ends with ``PADDING`` zeros that are not part of the stream, so that a short fixed-width argument can be
-    read without a check of its own: the next opcode is then behind ``size``.
-    """
+class Opcodes(Literals):
+    """A pickle machine without its loop: the memo, what was remarked, and what every opcode does to the stack."""
 
     def __init__(self, content: bytes, where: str, limits: Limits) -> None:
-        self.content = content + bytes(PADDING)
-        self.size = len(content)
-        self.where = where
+        super().__init__(content, where)
         self.limits = limits
-        self.stack: list[object] = []
-        self.marked: list[list[object]] = []
         self.memo: list[object] = []  # entries 0, 1, 2 ...: every honest pickler counts
         self.sparse_memo: dict[int, object] = {}  # the others
         self.refs: list[Ref] = []
@@ -58,189 +36,11 @@ class Opcodes:
             code: getattr(self, f"_{name}") for code, name in _OPCODES.items()
         }
 
-    def fail(self, position: int, message: str) -> NoReturn:
-        raise CorruptFile(f"{self.where}: byte {position} of the pickle: {message}")
-
-    def cut_short(self, position: int, message: str) -> NoReturn:
-        raise CutShort(f"{self.where}: byte {position} of the pickle: {message}")
-
     def remark(self, found: Remark | None) -> None:
         if found is None or self.remarked[found.level] >= _MOST_REMARKS:
             return
         self.remarked[found.level] += 1  # each level has its own count: many harmless ones hide no payload
         self.remarks.append(found)
-
-    # -- the stream
-
-    def _bytes(self, position: int, length: int) -> bytes:
-        if length > self.size - position:
-            self.cut_short(position, f"{length} bytes announced, {max(self.size - position, 0)} remain")
-        return self.content[position : position + length]
-
-    def _number(self, position: int, width: int) -> int:
-        return int.from_bytes(self._bytes(position, width), "little")
-
-    def _line(self, position: int) -> tuple[bytes, int]:
-        end = self.content.find(b"\n", position, self.size)
-        if end < 0:
-            self.cut_short(position, "a line without an end")
-        return self.content[position:end], end + 1
-
-    def text(self, position: int, raw: bytes) -> str:
-        try:
-            return raw.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            self.fail(position, "text that is not UTF-8")
-
-    def _decimal(self, position: int, raw: bytes) -> int | BigInt:
-        digits = raw[1:] if raw[:1] in (b"-", b"+") else raw
-        if not digits.isdigit():
-            self.fail(position, "a number that is not decimal")
-        return int(raw) if len(digits) <= _MOST_INT_DIGITS else BigInt(len(digits))
-
-    # -- the stack
-
-    def pop(self, position: int) -> object:
-        if not self.stack:
-            self.fail(position - 1, "an opcode wants an object, the stack is empty")
-        return self.stack.pop()
-
-    def _top(self, position: int) -> object:
-        if not self.stack:
-            self.fail(position - 1, "an opcode wants an object, the stack is empty")
-        return self.stack[-1]
-
-    def _pop_mark(self, position: int) -> list[object]:
-        if not self.marked:
-            self.fail(position - 1, "an opcode wants a mark, there is none")
-        items = self.stack
-        self.stack = self.marked.pop()
-        return items
-
-    def _push(self, value: object, position: int) -> int:
-        self.stack.append(value)
-        return position
-
-    # -- constants
-
-    def _none(self, position: int) -> int:
-        return self._push(None, position)
-
-    def _true(self, position: int) -> int:
-        return self._push(True, position)
-
-    def _false(self, position: int) -> int:
-        return self._push(False, position)
-
-    def _binint(self, position: int) -> int:
-        return self._push(int.from_bytes(self._bytes(position, 4), "little", signed=True), position + 4)
-
-    def _binint1(self, position: int) -> int:
-        return self._push(self._number(position, 1), position + 1)
-
-    def _binint2(self, position: int) -> int:
-        return self._push(self._number(position, 2), position + 2)
-
-    def _int(self, position: int) -> int:
-        raw, end = self._line(position)
-        if raw in (b"00", b"01"):
-            return self._push(raw == b"01", end)
-        return self._push(self._decimal(position, raw), end)
-
-    def _long(self, position: int) -> int:
-        raw, end = self._line(position)
-        return self._push(self._decimal(position, raw[:-1] if raw.endswith(b"L") else raw), end)
-
-    def _sized_int(self, position: int, length: int) -> int:
-        raw = self._bytes(position, length)
-        small = length <= _MOST_INT_BYTES
-        value = int.from_bytes(raw, "little", signed=True) if small else BigInt(8 * length)
-        return self._push(value, position + length)
-
-    def _long1(self, position: int) -> int:
-        return self._sized_int(position + 1, self._number(position, 1))
-
-    def _long4(self, position: int) -> int:
-        length = int.from_bytes(self._bytes(position, 4), "little", signed=True)
-        if length < 0:
-            self.fail(position, "a number of negative length")
-        return self._sized_int(position + 4, length)
-
-    def _float(self, position: int) -> int:
-        raw, end = self._line(position)
-        if len(raw) > _MOST_INT_DIGITS:
-            self.fail(position, "a float of too many digits")
-        try:
-            return self._push(float(raw), end)
-        except ValueError:
-            self.fail(position, "a float that is not one")
-
-    def _binfloat(self, position: int) -> int:
-        return self._push(struct.unpack(">d", self._bytes(position, 8))[0], position + 8)
-
-    # -- text and bytes
-
-    def _string(self, position: int) -> int:
-        raw, end = self._line(position)
-        if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
-            self.fail(position, "a quoted string without its quotes")
-        try:
-            plain = re.sub(_ESCAPE, _unescaped, raw[1:-1])
-        except ValueError:
-            self.fail(position, "a quoted string with a malformed escape")
-        return self._push_old_text(plain, end)
-
-    def _push_old_text(self, raw: bytes, end: int) -> int:
-        """Python 2 did not tell text from bytes: what decodes is text."""
-        try:
-            return self._push(raw.decode(), end)
-        except UnicodeDecodeError:
-            return self._push(raw, end)
-
-    def _binstring(self, position: int) -> int:
-        length = int.from_bytes(self._bytes(position, 4), "little", signed=True)
-        if length < 0:
-            self.fail(position, "a string of negative length")
-        return self._push_old_text(self._bytes(position + 4, length), position + 4 + length)
-
-    def _short_binstring(self, position: int) -> int:
-        length = self._number(position, 1)
-        return self._push_old_text(self._bytes(position + 1, length), position + 1 + length)
-
-    def _unicode(self, position: int) -> int:
-        raw, end = self._line(position)
-        try:
-            return self._push(codecs.raw_unicode_escape_decode(raw)[0], end)
-        except UnicodeDecodeError:
-            self.fail(position, "text with a malformed escape")
-
-    def _sized_text(self, position: int, width: int) -> int:
-        length = self._number(position, width)
-        start = position + width
-        return self._push(self.text(start, self._bytes(start, length)), start + length)
-
-    def _short_binunicode(self, position: int) -> int:
-        return self._sized_text(position, 1)
-
-    def _binunicode(self, position: int) -> int:
-        return self._sized_text(position, 4)
-
-    def _binunicode8(self, position: int) -> int:
-        return self._sized_text(position, 8)
-
-    def _sized_bytes(self, position: int, width: int) -> int:
-        length = self._number(position, width)
-        start = position + width
-        return self._push(self._bytes(start, length), start + length)
-
-    def _short_binbytes(self, position: int) -> int:
-        return self._sized_bytes(position, 1)
-
-    def _binbytes(self, position: int) -> int:
-        return self._sized_bytes(position, 4)
-
-    def _binbytes8(self, position: int) -> int:
-        return self._sized_bytes(position, 8)
 
     # -- containers
 
@@ -524,16 +324,6 @@ class Opcodes:
 
 def _is_text(value: object, text: str) -> bool:
     return isinstance(value, str) and value == text
-
-
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    """What an escape of a bytes literal stands for; one that stands for nothing stays as it is, as Python has it."""
-    escape = found[1]
-    if escape[:1] == b"x":
-        return bytes((int(escape[1:], 16),))
-    if escape[:1].isdigit():
-        return bytes((int(escape, 8) & 0xFF,))
-    return _SHORT_ESCAPES.get(escape, found[0])
 
 
 def _longer(items: list[_T] | tuple[()], more: list[_T]) -> list[_T]:

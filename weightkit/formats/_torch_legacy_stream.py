@@ -12,8 +12,8 @@ from weightkit.core.report import Finding, Severity
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError
 from weightkit.formats._pickle_findings import payloads_first, stacked
-from weightkit.formats._pickle_opcodes import CutShort
 from weightkit.formats._pickle_policy import Remark
+from weightkit.formats._pickle_stream import CutShort
 from weightkit.formats._pickle_values import items_of
 from weightkit.formats._pickle_vm import Unpickled, unpickle
 from weightkit.formats._source import Source
