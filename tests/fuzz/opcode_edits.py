@@ -57,18 +57,19 @@ def pieces_of(content: bytes) -> tuple[tuple[bytes, ...], bytes]:
     start = 0
     while start < len(content) and (start == 0 or content[start] == 0x80 or len(pieces) < 8):
         ends: list[int] = []
+        whole = True
         try:
             for _, _, position in pickletools.genops(content[start:]):
-                ends.append(start + position)  # noqa: PERF402
-        except Exception:  # the rest is no pickle
-            if not ends or not pieces:
-                break
-            ends = []
-        if not ends:
+                ends += [start + position]
+        except Exception:  # what follows is no pickle
+            whole = False
+        if not ends or (not whole and pieces):
             break
-        stop = ends[-1] + 1
-        pieces += [content[one:two] for one, two in zip(ends, [*ends[1:], stop], strict=True)]
+        stop = ends[-1] + 1 if whole else ends[-1]
+        pieces += [content[one:two] for one, two in zip(ends, [*ends[1:], stop], strict=True) if one < two]
         start = stop
+        if not whole:
+            break
     return tuple(pieces), content[start:]
 
 

@@ -124,11 +124,10 @@ class Slot:
 
 
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    pairs = st.lists(st.tuples(keys, inner), max_size=3, unique_by=lambda pair: key_text(pair[0]))
-    distinct = pairs.filter(lambda found: len(dict(found)) == len(found))  # 1 and 1.0 are one key
-    return st.one_of(
-        distinct.map(dict), distinct.map(OrderedDict), st.lists(inner, max_size=3), st.tuples(inner, inner)
-    )
+    labels = st.lists(keys, max_size=3, unique_by=(key_text, lambda key: key))  # 1 and 1.0 are one key
+    several = st.lists(inner, max_size=3)
+    pairs = st.builds(zip, labels, several).map(list)
+    return st.one_of(pairs.map(dict), pairs.map(OrderedDict), several, st.tuples(inner, inner))
 
 
 wrappers = st.lists(st.tuples(st.sampled_from(("dict", "list", "tuple", "beside")), keys), max_size=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 from typing import TYPE_CHECKING
 
 from weightkit.core.dtype import DType, numpy_dtype
@@ -25,6 +26,11 @@ def array_dtype(dtype: DType, *, where: str) -> np.dtype[Any]:
             f"{printable(where)}: elements are {dtype}, which numpy does not have",
             hint="convert it to complex64 with torch first",
         ) from None
+
+
+def column_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides, in elements, of an array whose first dimension is the fastest, as Fortran has it."""
+    return tuple(prod(shape[:axis]) for axis in range(len(shape)))
 
 
 def dense_array(

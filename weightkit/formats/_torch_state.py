@@ -10,7 +10,8 @@ from weightkit.core.report import Finding, Severity
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, NotDenseError
-from weightkit.formats._arrays import dense_array
+from weightkit.formats._arrays import column_major, dense_array
+from weightkit.formats._numpy_records import HeldArray
 from weightkit.formats._pickle_findings import judgements, payloads_first, verdict_on
 from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_vm import Unpickled
@@ -44,10 +45,14 @@ def checkpoint_of(
     remarks: Sequence[Remark],
     findings: Sequence[Finding],
     limits: Limits,
+    arrays: bool = False,
 ) -> Checkpoint:
-    """The checkpoint that a pickle is. Raises CorruptFile, UnsafeContent, LimitExceeded."""
+    """The checkpoint that a pickle is; with ``arrays`` its numpy arrays are tensors too.
+
+    Raises CorruptFile, UnsafeContent, LimitExceeded.
+    """
     try:
-        walked = walk(pickled.value, written=pickled.executed, where=shown, limits=limits)
+        walked = walk(pickled.value, written=pickled.executed, arrays=arrays, where=shown, limits=limits)
         root = find_root(pickled.value, walked.tensors)
         tensors = _named(shown, walked.tensors, root)
         _check_storages(shown, storages, tensors)
@@ -86,7 +91,7 @@ def checkpoint_of(
     )
 
 
-def _unlisted(pickled: Unpickled, tensors: Mapping[str, Tensor]) -> list[Finding]:
+def _unlisted(pickled: Unpickled, tensors: Mapping[str, Tensor | HeldArray]) -> list[Finding]:
     """A finding where the pickle refers to storages that no listed tensor lies on: nothing is lost without a word."""
     listed = {tensor.storage.key for tensor in tensors.values() if type(tensor) is StridedTensor}
     if any(type(tensor) is ListedTensor for tensor in tensors.values()):
@@ -111,7 +116,7 @@ def _own_metadata_on_top(metadata: Mapping[str, object]) -> Mapping[str, object]
     return {**metadata, **own} if isinstance(own, dict) and set(metadata) == {METADATA_KEY} else metadata
 
 
-def _named(shown: str, paths: Mapping[tuple[str, ...], Tensor], root: str) -> dict[str, Tensor]:
+def _named(shown: str, paths: Mapping[tuple[str, ...], Tensor | HeldArray], root: str) -> dict[str, Tensor | HeldArray]:
     """Tensors by their dotted name below ``root``."""
     skipped = 1 if root else 0
     tensors = {".".join(path[skipped:]): tensor for path, tensor in paths.items()}
@@ -125,7 +130,7 @@ def _named(shown: str, paths: Mapping[tuple[str, ...], Tensor], root: str) -> di
     return tensors
 
 
-def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor]) -> None:
+def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor | HeldArray]) -> None:
     claimed: set[tuple[str, int, int, int]] = set()
     for name, tensor in tensors.items():
         if type(tensor) is not StridedTensor:
@@ -140,12 +145,15 @@ def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor
         claimed.add(claim)
 
 
-def _read(tensor: Tensor, storages: Storages, where: str, limits: Limits) -> np.ndarray:
+def _read(tensor: Tensor | HeldArray, storages: Storages, where: str, limits: Limits) -> np.ndarray:
     if isinstance(tensor, ListedTensor):
         raise NotDenseError(
             f"{where}: cannot be read as a dense array: {tensor.not_dense.why}",
             hint="leave it out (convert: --drop), or save it again as a dense tensor with torch",
         )
+    if isinstance(tensor, HeldArray):
+        order = column_major(tensor.shape) if tensor.fortran else None
+        return dense_array(bytearray(tensor.content), tensor.spec, where=where, strides=order, swapped=tensor.swapped)
     spec, storage = tensor.spec, tensor.storage
     if spec.nbytes > limits.expanded_bytes and spec.nbytes > storage.size_bytes:
         found = f"{spec.nbytes} bytes made of a storage of {storage.size_bytes}"

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
+from weightkit.formats._numpy_records import HeldArray, decode_array
 from weightkit.formats._pickle_records import Call, Dict, Pair
 from weightkit.formats._pickle_values import items_of, key_text, leaf_value, pairs_of, state_of
 from weightkit.formats._torch_tensors import (
@@ -32,7 +33,7 @@ class Walked:
     __slots__ = ("metadata", "tensors")
 
     def __init__(self) -> None:
-        self.tensors: dict[_Path, Tensor] = {}
+        self.tensors: dict[_Path, Tensor | HeldArray] = {}
         self.metadata: dict[str, object] = {}
 
 
@@ -89,7 +90,8 @@ class _Later:
 
 
 class _Walk:
-    def __init__(self, written: int, where: str, limits: Limits) -> None:
+    def __init__(self, written: int, arrays: bool, where: str, limits: Limits) -> None:
+        self.arrays = arrays
         self.where = where
         self.limits = limits
         self.most_shared = _FEW + limits.sharing * written
@@ -150,6 +152,10 @@ class _Walk:
             node = _unwrapped(task.node)
             if is_tensor_call(node):
                 self._tensor(node, task.path, task.holder, task.key)
+                continue
+            array = decode_array(node) if self.arrays else None
+            if array is not None:
+                self._keep(array, node, task.path, task.holder)
                 continue
             children = self._children(node)
             if children is None:
@@ -242,15 +248,19 @@ class _Walk:
             holder.set(key, self._name_of(node))  # an optimizer's list of parameters refers to them
             holder.kept += 1
             return
+        try:
+            tensor = decode_tensor(node)
+        except MalformedError as error:
+            raise CorruptFile(f"{self.where}: tensor {printable('.'.join(path))!r}: {error}") from None
+        self._keep(tensor, node, path, holder)
+
+    def _keep(self, tensor: Tensor | HeldArray, node: object, path: _Path, holder: _Holder) -> None:
         holder.has_tensors = True
         path = path or ("tensor",)
         tensors = self.found.tensors
         if len(tensors) >= self.limits.tensors:
             raise self.limits.exceeded("tensors", where=self.where, found=f"more than {self.limits.tensors} tensors")
-        try:
-            tensors[path] = decode_tensor(node)
-        except MalformedError as error:
-            raise CorruptFile(f"{self.where}: tensor {printable('.'.join(path))!r}: {error}") from None
+        tensors[path] = tensor
         self.first_name.setdefault(id(node), path)
 
     def _children(self, node: object) -> tuple[list[Pair], bool] | None:
@@ -277,16 +287,16 @@ class _Walk:
         return None
 
 
-def walk(value: object, *, written: int, where: str, limits: Limits) -> Walked:
+def walk(value: object, *, written: int, arrays: bool = False, where: str, limits: Limits) -> Walked:
     """All tensors below ``value`` by path, and everything else as plain values.
 
     ``written`` is how many opcodes the pickle has: a few objects that refer to each other over and over are a limit.
 
     A container reached by two paths is listed under both; one that holds itself is not entered again. What an
-    optimizer keeps for a parameter is named after it. Raises CorruptFile for a tensor whose numbers contradict each
-    other, LimitExceeded.
+    optimizer keeps for a parameter is named after it. With ``arrays`` numpy's arrays count as tensors, else as values.
+    Raises CorruptFile for a tensor whose numbers contradict each other, LimitExceeded.
     """
-    return _Walk(written, where, limits).run(value)
+    return _Walk(written, arrays, where, limits).run(value)
 
 
 def _unwrapped(node: object) -> object:
@@ -334,12 +344,14 @@ def find_root(value: object, paths: Collection[_Path]) -> str:
     return first if first in ROOTS and inside else ""
 
 
-def find_aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def find_aliases(tensors: Mapping[str, Tensor | HeldArray]) -> dict[str, str]:
     """Second names of one tensor -> its first: same storage, offset, shape, strides and element type."""
     on_storage: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
         if type(tensor) is StridedTensor:
             on_storage.setdefault(tensor.storage.key, []).append(name)
+        elif type(tensor) is HeldArray and tensor.content:
+            on_storage.setdefault(f"held {id(tensor.content)}", []).append(name)
     aliases: dict[str, str] = {}
     for names in on_storage.values():
         if len(names) > 1:
@@ -351,7 +363,9 @@ def find_aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return aliases
 
 
-def _identity(tensor: Tensor) -> object:
+def _identity(tensor: Tensor | HeldArray) -> object:
+    if isinstance(tensor, HeldArray):
+        return tensor.dtype.name, tensor.shape, tensor.fortran, tensor.swapped
     assert isinstance(tensor, StridedTensor)
     offset = -1 if 0 in tensor.shape else tensor.storage.start + tensor.offset * tensor.dtype.itemsize
     return tensor.dtype.name, tensor.shape, tensor.strides, offset, tensor.conjugate, tensor.negative

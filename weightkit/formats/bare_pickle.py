@@ -32,6 +32,7 @@ def open_bare_pickle(path: str, limits: Limits) -> Checkpoint:
         remarks=[*pickled.remarks, *remarks],
         findings=findings,
         limits=limits,
+        arrays=True,
     )
 
 

@@ -20,7 +20,7 @@ from weightkit.core.jsonio import parse_json
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError, UnsafeContent, WriteError
-from weightkit.formats._arrays import dense_array, packed_bytes
+from weightkit.formats._arrays import column_major, dense_array, packed_bytes
 from weightkit.formats._pickle_vm import name_payloads, unpickle
 from weightkit.formats._source import Source
 from weightkit.formats._zip import Archive, Entry, open_archive
@@ -210,9 +210,7 @@ def _read_array(archive: Archive, array: _Array, name: str) -> np.ndarray:
     where = f"{archive.source.shown}: array {printable(name)!r}"
     content = archive.read(array.entry)
     del content[: array.start]
-    strides = None
-    if array.fortran:
-        strides = tuple(prod(array.spec.shape[:axis]) for axis in range(len(array.spec.shape)))
+    strides = column_major(array.spec.shape) if array.fortran else None
     return dense_array(content, array.spec, where=where, strides=strides, swapped=array.swapped)
 
 
