@@ -15,26 +15,28 @@ from typing import Any
 from fuzz.raw_edits import interesting
 
 _WIDTHS = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "F8_E8M0": 1, "C64": 8,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+    "F8_E8M0": 1, "C64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 _OTHER_CODES = ("F4", "F6_E2M3", "f32", "", "F128", "BF16 ", "I4")
 _DESCRS = (
-    "<f8", "<f4", "<f2", "<c8", "<c16", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", ">u2", "|u1", "|b1", ">f4", ">c8", "=f4", "|O", "O",
-    "|V2", "|V1", "|V16", "<U3", "|S4", "<M8[ns]", "<m8", "<f16", "f4", "<f4'", ">b1", "|f4", "<i1", "\x1b[2J",
+    "<f8", "<f4", "<f2", "<c8", "<c16", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", ">u2", "|u1", "|b1", ">f4", ">c8",
+    "=f4", "|O", "O", "|V2", "|V1", "|V16", "<U3", "|S4", "<M8[ns]", "<m8", "<f16", "f4", "<f4'", ">b1", "|f4", "<i1",
+    "\x1b[2J",
 )  # fmt: skip
 _TEXTS = (
-    "", "w", "weight", "..", "../x", "a.b", "a/b", "__metadata__", "weightkit.aliases", "weightkit.json", "format", "dtype", "shape",
-    "data_offsets", "weight_map", "metadata", "type", "registry_name", "class", "state_file", "steps", ":serialized:", ":type:",
-    "model.safetensors", "MODEL-00001-of-00002.safetensors", "config.json", "\x1b[2Jx", "\u202ex", "\ud800", "x" * 5000, "größe", "\0",
-    "{}", "[1]", '{"b": "w"}', "NaN", "dtypes", "aliases", "bfloat16", "float32", "complex32", "qint8",
+    "", "w", "weight", "..", "../x", "a.b", "a/b", "__metadata__", "weightkit.aliases", "weightkit.json", "format",
+    "dtype", "shape", "data_offsets", "weight_map", "metadata", "type", "registry_name", "class", "state_file",
+    "steps", ":serialized:", ":type:", "model.safetensors", "MODEL-00001-of-00002.safetensors", "config.json",
+    "\x1b[2Jx", "\u202ex", "\ud800", "x" * 5000, "größe", "\0", "{}", "[1]", '{"b": "w"}', "NaN", "dtypes", "aliases",
+    "bfloat16", "float32", "complex32", "qint8",
 )  # fmt: skip
 _RAW = "\ue000raw\ue001"  # stands for text that is put into the document as it is
 _PLACEHOLDER = re.compile('"\ue000raw\ue001"')
 _RAW_VALUES = (
-    "NaN", "Infinity", "-Infinity", "1e999", "-0", "-0.0", "01", "1.0", "9" * 5000, "'x'", "nul", "", "{", "\\", '"\\ud800"', '"\\u0000"',
-    "[" * 50 + "]" * 50, "[" * 985 + "]" * 985, "[" * 30000, '{"a":' * 970 + "1" + "}" * 970, '{"a": 1, "a": 2}', '"\x1f"',
-    "1e-400", "18446744073709551616",
+    "NaN", "Infinity", "-Infinity", "1e999", "-0", "-0.0", "01", "1.0", "9" * 5000, "'x'", "nul", "", "{", "\\",
+    '"\\ud800"', '"\\u0000"', "[" * 50 + "]" * 50, "[" * 985 + "]" * 985, "[" * 30000,
+    '{"a":' * 970 + "1" + "}" * 970, '{"a": 1, "a": 2}', '"\x1f"', "1e-400", "18446744073709551616",
 )  # fmt: skip
 
 

@@ -23,11 +23,13 @@ from fuzz.seeds import Sample, samples
 from fuzz.workers import limit_memory, signature
 
 TOKENS = (
-    b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08", b"\x93NUMPY\x01\x00", b"descr", b"data_offsets",
-    b"fortran_order", b"shape", b"dtype", b"__metadata__", b"weightkit.aliases", b"weightkit.json", b"weight_map", b":serialized:", b"F32",
-    b"BF16", b"BOOL", b"<f4", b"|b1", b"archive/data.pkl", b"archive/data/0", b"archive/byteorder", b"policy.pth", b"__weightkit__.json",
-    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n)R", b"\x8a\x0a", b"state_dict",
-    b"_parameters", b"_buffers", b"_modules", b"param_groups", b"cnumpy\ndtype\n", b"storage", b"cpu", b"FB", b"\x80\x02", b"\x80\x04\x95",
+    b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08", b"\x93NUMPY\x01\x00",
+    b"descr", b"data_offsets", b"fortran_order", b"shape", b"dtype", b"__metadata__", b"weightkit.aliases",
+    b"weightkit.json", b"weight_map", b":serialized:", b"F32", b"BF16", b"BOOL", b"<f4", b"|b1", b"archive/data.pkl",
+    b"archive/data/0", b"archive/byteorder", b"policy.pth", b"__weightkit__.json",
+    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n)R", b"\x8a\x0a",
+    b"state_dict", b"_parameters", b"_buffers", b"_modules", b"param_groups", b"cnumpy\ndtype\n", b"storage", b"cpu",
+    b"FB", b"\x80\x02", b"\x80\x04\x95",
 )  # fmt: skip
 
 
@@ -165,7 +167,7 @@ def main() -> None:
     ]  # fmt: skip
     own = {"custom_mutator": mutator} if sys.argv[6] == "own" else {}
     atheris.Setup(arguments, target, **own)
-    sys.stdout = sys.stderr = target.room.tape  # type: ignore[assignment]
+    sys.stdout = target.room.tape  # type: ignore[assignment]
     os.chdir(target.room.folder)
     atheris.Fuzz()
 

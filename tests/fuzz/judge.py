@@ -43,6 +43,7 @@ class Judged:
 
     outcome: str
     checkpoint: Checkpoint | None = None
+    why: str = ""
 
 
 class Tape:
@@ -115,7 +116,7 @@ class Room:
 def judge(path: Path, room: Room, *, thorough: bool) -> Judged:
     """How ``path`` ends. Raises Violation, or whatever else escaped from weightkit, where that is not allowed.
 
-    With ``thorough`` the file is opened a second time for its numbers too, and what a person would read is drawn.
+    With ``thorough`` everything is done a second time and compared, and what a person would read is drawn.
     """
     before = os.listdir(path if path.is_dir() else path.parent)
     start = time.process_time()
@@ -134,27 +135,33 @@ def _judged(path: Path, thorough: bool) -> Judged:
         checkpoint = open_checkpoint(path, LIMITS)
     except FormatError as error:
         document = _failure(error)
-        try:
-            inspect(path, limits=LIMITS)
-        except FormatError as again:
-            if _failure(again) != document:
-                raise Violation(f"two openings, two errors: {error} and {again}") from None
-            return Judged(f"{type(error).__name__} {error.exit_code}")
-        raise Violation(f"refused, then opened: {error}") from None
+        if thorough:
+            _check_refused_again(path, document)
+        return Judged(f"{type(error).__name__} {error.exit_code}", why=error.message.replace(f"{path}", ""))
     report = report_on(checkpoint, recognise(checkpoint))
     document = _report(report)
-    if document != report_json(inspect(path, limits=LIMITS)):
-        raise Violation("two openings, two reports")
     if report.exit_code != (4 if checkpoint.verdict == "unsafe" else 0):
         raise Violation(f"verdict {checkpoint.verdict}, exit code {report.exit_code}")
     digest = _digest(checkpoint)
     if thorough:
         _check_text(shown(report))
+        if document != report_json(inspect(path, limits=LIMITS)):
+            raise Violation("two openings, two reports")
         second = open_checkpoint(path, LIMITS)
         if _digest(second) != digest:
             raise Violation("two openings, two contents")
         _check_diff(checkpoint, second)
     return Judged(f"opened {checkpoint.verdict or 'without verdict'} {report.exit_code}", checkpoint)
+
+
+def _check_refused_again(path: Path, document: str) -> None:
+    try:
+        inspect(path, limits=LIMITS)
+    except FormatError as again:
+        if _failure(again) != document:
+            raise Violation(f"two openings, two errors: {document} and {again}") from None
+        return
+    raise Violation(f"refused, then opened: {document}")
 
 
 def _failure(error: FormatError) -> str:

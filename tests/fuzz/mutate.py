@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from random import Random
+from struct import error as StructError
 from zlib import error as zlib_error
 
 from corpus.rawzip import Member, zipped
@@ -82,7 +83,10 @@ def edited(rng: Random, content: bytes, *, blind: float = 0.2) -> bytes:
     """``content`` after one edit, blind with this probability."""
     if rng.random() >= blind:
         edit = _EDITS.get(kind_of(content))
-        found = edit(rng, content) if edit is not None else None
+        try:
+            found = edit(rng, content) if edit is not None else None
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, StructError):
+            found = None  # what was edited before makes no sense to this edit
         if found is not None:
             return found
     return edited_bytes(rng, content, _other_content)

@@ -13,8 +13,10 @@ from fuzz.raw_edits import interesting
 _FRAME = 0x95
 _COUNTS = b"JKM\x8a"
 _GETS = b"gpjrhq"
-_LENGTHS = {ord("X"): 4, ord("B"): 4, ord("T"): 4, 0x8C: 1, ord("U"): 1, ord("C"): 1, 0x8D: 8, 0x8E: 8, 0x96: 8, 0x8A: 1,
-            0x8B: 4, 0x95: 8}  # fmt: skip
+_LENGTHS = {
+    ord("X"): 4, ord("B"): 4, ord("T"): 4, 0x8C: 1, ord("U"): 1, ord("C"): 1, 0x8D: 8, 0x8E: 8, 0x96: 8, 0x8A: 1,
+    0x8B: 4, 0x95: 8,
+}  # fmt: skip
 _PLAIN = tuple(
     opcode.code.encode("latin-1") for opcode in pickletools.opcodes if opcode.arg is None and opcode.code != "."
 )
@@ -22,31 +24,35 @@ _NAMES = (
     b"torch\nFloatStorage", b"torch\nQInt8Storage", b"torch\nUntypedStorage", b"torch.storage\nUntypedStorage",
     b"torch\nComplexFloatStorage", b"torch\nBoolStorage", b"torch\nBFloat16Storage", b"torch._utils\n_rebuild_tensor",
     b"torch._utils\n_rebuild_tensor_v2", b"torch._utils\n_rebuild_tensor_v3", b"torch._utils\n_rebuild_parameter",
-    b"torch._utils\n_rebuild_parameter_with_state", b"torch._utils\n_rebuild_sparse_tensor", b"torch._utils\n_rebuild_qtensor",
-    b"torch._utils\n_rebuild_meta_tensor_no_storage", b"torch._utils\n_rebuild_nested_tensor",
-    b"torch._utils\n_rebuild_device_tensor_from_numpy", b"torch._tensor\n_rebuild_from_type_v2", b"torch\nSize", b"torch\ndevice",
-    b"torch.serialization\n_get_layout", b"torch\nfloat32", b"torch\ncomplex32", b"torch\nfloat8_e5m2", b"torch\nbits8",
-    b"collections\nOrderedDict", b"collections\ndefaultdict", b"collections\nCounter", b"collections\ndeque",
-    b"builtins\nset", b"builtins\nfrozenset", b"builtins\nlist", b"builtins\ndict", b"builtins\ntuple", b"builtins\nbytes",
-    b"builtins\nbytearray", b"builtins\ncomplex", b"builtins\nslice", b"builtins\nrange", b"builtins\ngetattr", b"__builtin__\nset",
-    b"_codecs\nencode", b"numpy\ndtype", b"numpy\nndarray", b"numpy.core.multiarray\n_reconstruct",
-    b"numpy._core.multiarray\nscalar", b"numpy.core.numeric\n_frombuffer", b"datetime\ndatetime", b"pathlib\nPosixPath",
-    b"omegaconf.dictconfig\nDictConfig", b"os\nsystem", b"x.y\nUnknown", b"__main__\nAgent", b"\n", b"copyreg\n_reconstructor",
+    b"torch._utils\n_rebuild_parameter_with_state", b"torch._utils\n_rebuild_sparse_tensor",
+    b"torch._utils\n_rebuild_qtensor", b"torch._utils\n_rebuild_meta_tensor_no_storage",
+    b"torch._utils\n_rebuild_nested_tensor", b"torch._utils\n_rebuild_device_tensor_from_numpy",
+    b"torch._tensor\n_rebuild_from_type_v2", b"torch\nSize", b"torch\ndevice", b"torch.serialization\n_get_layout",
+    b"torch\nfloat32", b"torch\ncomplex32", b"torch\nfloat8_e5m2", b"torch\nbits8", b"collections\nOrderedDict",
+    b"collections\ndefaultdict", b"collections\nCounter", b"collections\ndeque", b"builtins\nset",
+    b"builtins\nfrozenset", b"builtins\nlist", b"builtins\ndict", b"builtins\ntuple", b"builtins\nbytes",
+    b"builtins\nbytearray", b"builtins\ncomplex", b"builtins\nslice", b"builtins\nrange", b"builtins\ngetattr",
+    b"__builtin__\nset", b"_codecs\nencode", b"numpy\ndtype", b"numpy\nndarray",
+    b"numpy.core.multiarray\n_reconstruct", b"numpy._core.multiarray\nscalar", b"numpy.core.numeric\n_frombuffer",
+    b"datetime\ndatetime", b"pathlib\nPosixPath", b"omegaconf.dictconfig\nDictConfig", b"os\nsystem", b"x.y\nUnknown",
+    b"__main__\nAgent", b"\n", b"copyreg\n_reconstructor",
 )  # fmt: skip
 _TEXTS = (
-    b"", b"weight", b"storage", b"0", b"1", b"cpu", b"cuda:0", b"state_dict", b"agent", b"_parameters", b"_buffers", b"_modules",
-    b"_non_persistent_buffers_set", b"param_groups", b"params", b"state", b"exp_avg", b"module", b"weightkit", b"_content", b"_val",
-    b"f4", b"<f4", b"O8", b"conj", b"neg", b"x\x1b[2J", "\u202eevil".encode(), b"\xed\xa0\x80", b"\xff\xfe", b"x" * 5000, b".", b"..",
-    b"a.b", b"a/b", b"sparse_coo", b"torch.sparse_coo", b"torch.sparse_csr", b"latin1", b"utf-8", b"tensor", b"value", b"<itself>",
+    b"", b"weight", b"storage", b"0", b"1", b"cpu", b"cuda:0", b"state_dict", b"agent", b"_parameters", b"_buffers",
+    b"_modules", b"_non_persistent_buffers_set", b"param_groups", b"params", b"state", b"exp_avg", b"module",
+    b"weightkit", b"_content", b"_val", b"f4", b"<f4", b"O8", b"conj", b"neg", b"x\x1b[2J", "\u202eevil".encode(),
+    b"\xed\xa0\x80", b"\xff\xfe", b"x" * 5000, b".", b"..", b"a.b", b"a/b", b"sparse_coo", b"torch.sparse_coo",
+    b"torch.sparse_csr", b"latin1", b"utf-8", b"tensor", b"value", b"<itself>",
 )  # fmt: skip
 _VALUES = (
-    b"N", b"\x88", b"\x89", b"K\0", b"K\x01", b"K\xff", b"M\xff\xff", b"J\xff\xff\xff\xff", b"J\xff\xff\xff\x7f", b"J\0\0\0\x80",
-    b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8a\x09" + b"\0" * 7 + b"\x80\0", b"\x8a\x00", b"\x8a\xff" + b"\x01" * 255,
-    b"G" + struct.pack(">d", float("nan")), b"G" + struct.pack(">d", 1e308), b")", b"]", b"}", b"\x8f", b"(t", b"I01\n", b"I00\n",
-    b"I9999999999999999999999\n", b"L-1L\n", b"F1e400\n", b"Fnan\n", b"S'x'\n", b"S'\\x00'\n", b"Vx\\u0041\\ud800\n", b"I" + b"9" * 5000 + b"\n",
-    b"C\x02ab", b"\x96\x02\0\0\0\0\0\0\0ab", b"B\0\0\0\0", b"P0\n", b"NQ", b"\x82\x01", b"\x83\x01\0", b"\x84\0\0\0\1", b"0", b"1", b"2",
-    b"h\0", b"h\x01", b"j\xff\xff\xff\xff", b"g0\n", b"g99999999999999999999\n", b"\x97", b"\x98", b"\x95" + b"\xff" * 8,
-    b"\x95\x04\0\0\0\0\0\0\0", b"\x80\x05", b"\x80\xff",
+    b"N", b"\x88", b"\x89", b"K\0", b"K\x01", b"K\xff", b"M\xff\xff", b"J\xff\xff\xff\xff", b"J\xff\xff\xff\x7f",
+    b"J\0\0\0\x80", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8a\x09" + b"\0" * 7 + b"\x80\0", b"\x8a\x00",
+    b"\x8a\xff" + b"\x01" * 255, b"G" + struct.pack(">d", float("nan")), b"G" + struct.pack(">d", 1e308), b")", b"]",
+    b"}", b"\x8f", b"(t", b"I01\n", b"I00\n", b"I9999999999999999999999\n", b"L-1L\n", b"F1e400\n", b"Fnan\n",
+    b"S'x'\n", b"S'\\x00'\n", b"Vx\\u0041\\ud800\n", b"I" + b"9" * 5000 + b"\n", b"C\x02ab",
+    b"\x96\x02\0\0\0\0\0\0\0ab", b"B\0\0\0\0", b"P0\n", b"NQ", b"\x82\x01", b"\x83\x01\0", b"\x84\0\0\0\1", b"0",
+    b"1", b"2", b"h\0", b"h\x01", b"j\xff\xff\xff\xff", b"g0\n", b"g99999999999999999999\n", b"\x97", b"\x98",
+    b"\x95" + b"\xff" * 8, b"\x95\x04\0\0\0\0\0\0\0", b"\x80\x05", b"\x80\xff",
 )  # fmt: skip
 
 

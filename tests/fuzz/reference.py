@@ -6,6 +6,7 @@ Where only one reads it, nothing is wrong by itself; the cases are counted by cl
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -17,17 +18,17 @@ import numpy as np
 import safetensors
 import torch
 
-from fuzz.judge import Violation
+from fuzz.judge import Judged, Violation
 from fuzz.seeds import INDEX, Sample
-from torch_reference import bits, is_listed_only, named_tensors
+from torch_reference import is_listed_only, named_tensors
 from weightkit.core.checkpoint import Checkpoint
-from weightkit.errors import FormatError
+from weightkit.errors import FormatError, NotDenseError
 
 _MOST_BYTES = 1 << 20
 Content = Mapping[str, bytes]
 
 
-def compare(path: Path, sample: Sample, ours: Checkpoint | None) -> str | None:
+def compare(path: Path, sample: Sample, judged: Judged) -> str | None:
     """The class that the mutant falls into, None where there is no reference. Raises Violation where both differ."""
     load = _loader(path, sample)
     if load is None:
@@ -39,18 +40,52 @@ def compare(path: Path, sample: Sample, ours: Checkpoint | None) -> str | None:
             refusal = ""
         except Exception as error:
             theirs, refusal = None, _class(error)
-    if theirs is None:
-        return "both refuse" if ours is None else f"only weightkit opens: {refusal}"
+    ours = judged.checkpoint
     if ours is None:
-        return "only the reference opens"
-    return _compared(ours, theirs)
+        return "both refuse" if theirs is None else f"only the reference opens: {in_words(judged.why)}"
+    if theirs is not None:
+        return _compared(ours, theirs)
+    if ours.verdict == "unsafe":
+        return "the reference refuses, weightkit calls it unsafe"
+    if ours.format not in (sample.format, "sharded_index"):
+        return f"the reference refuses, weightkit opens it as {ours.format}"
+    return f"only weightkit {_how_far(ours)}: {refusal}"
+
+
+def _how_far(ours: Checkpoint) -> str:
+    """Whether everything that is listed can be read too."""
+    for name in ours.state:
+        try:
+            ours.read(name)
+        except NotDenseError:
+            continue
+        except FormatError:
+            return "opens, and does not read"
+    return "opens and reads" if len(ours.state) else "opens, without a tensor"
 
 
 def _class(error: Exception) -> str:
     """The error in a few words, without what differs from file to file."""
-    text = str(error).strip().split("\n")[0]
-    kept = [word for word in text.split() if word.isalpha()]
-    return f"{type(error).__name__}: {' '.join(kept)[:70]}"
+    return f"{type(error).__name__}: {in_words(str(error))}"
+
+
+def in_words(message: str) -> str:
+    """The beginning of a message, plain lower-case words of it only."""
+    line = message.strip().split("\n")[0]
+    for name, known in _KNOWN.items():
+        if name in line:
+            return known
+    return " ".join(word for word in re.findall(r"(?<![^\s(])[A-Za-z]+(?=[\s,.:;)]|$)", line))[:60]
+
+
+_KNOWN = {
+    "Weights only load failed": "weights_only refuses an opcode, a name or a value",
+    "parse the version": "the record version is no number",
+    'hasRecord("version")': "there is no record version",
+    "Unknown endianness": "Unknown endianness",
+    "in archive is not in a subdirectory": "the archive has no folder",
+    "could be read in two": "could be read in two ways",
+}
 
 
 def _loader(path: Path, sample: Sample) -> Any:
@@ -75,8 +110,15 @@ def _torch(path: Path) -> dict[str, Any]:
         elif tensor.numel() * tensor.itemsize > _MOST_BYTES:
             found[name] = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), None)
         else:
-            found[name] = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), bits(tensor))
+            found[name] = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), _bits(tensor))
     return found
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    """The packed bytes, bools as 0 and 1 as everywhere in weightkit."""
+    dense = tensor.detach().resolve_conj().resolve_neg().reshape(-1).clone(memory_format=torch.contiguous_format)
+    raw = bytes(dense.view(torch.uint8).numpy().tobytes()) if dense.numel() else b""
+    return _as_bools(raw) if dense.dtype is torch.bool else raw
 
 
 _CODES = {

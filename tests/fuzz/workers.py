@@ -21,11 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import weightkit
+
 HANGS_S = 30.0
 MORE_MEMORY = 768 << 20  # what a child may take beyond what it was born with
 MOST_GROWTH = 200 << 20  # of resident memory, over one chunk
+_PACKAGE = str(Path(weightkit.__file__).parent) + os.sep
 _STATE = struct.Struct("<QdQ")
-READING, COMPARING, DONE = 0, 1, 2
+TWICE = 4  # one mutant of so many is judged twice
+READING, COMPARING = 0, 1
 
 
 def scratch() -> str | None:
@@ -41,10 +45,16 @@ def limit_memory(more: int) -> None:
 
 
 def signature(error: BaseException) -> str:
-    """Type of the error and the innermost lines of weightkit that it went through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "weightkit" in frame.filename]
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "the judge"
+    """Type of the error, and the innermost place in weightkit that it, or what it came from, went through."""
     what = str(error).split(":", 1)[0][:60] if isinstance(error, AssertionError) else ""
+    place = "the judge"
+    link: BaseException | None = error
+    while link is not None:
+        frames = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename.startswith(_PACKAGE)]
+        if frames:
+            place = f"{Path(frames[-1].filename).name}:{frames[-1].name}"
+            break
+        link = link.__context__
     return f"{type(error).__name__} in {place}" + (f": {what}" if what else "")
 
 
@@ -189,7 +199,7 @@ class Chunk:
         spot = self.folder / "files"
         path = sample.write(spot)
         try:
-            judged = judge(path, room, thorough=number % 8 == 0)
+            judged = judge(path, room, thorough=number % TWICE == 0)
             outcome = judged.outcome
         except (Exception, RecursionError, MemoryError) as error:
             judged, outcome = None, "VIOLATION"
@@ -203,7 +213,7 @@ class Chunk:
             self._write(tally)
             _STATE.pack_into(self.shared, 0, number, time.monotonic(), COMPARING)
             try:
-                found = compare(path, sample, judged.checkpoint)
+                found = compare(path, sample, judged)
             except Exception as error:
                 tally.violation(signature(error), number, "".join(traceback.format_exception(error))[-3000:])
                 found = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from locations import ROOT
 from weightkit.core.report import CODES
-from weightkit.formats import FORMATS
+from weightkit.formats import FORMATS, Limits
 from weightkit.shape_ops import ADAPTER_FORMS
 
 PAGES = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "SECURITY.md", ROOT / "CHANGELOG.md")
@@ -100,6 +101,12 @@ def test_every_format_adapter_and_message_is_explained() -> None:
     assert not set(FORMATS) - set(formats)
     assert not set(ADAPTER_FORMS) - set(mapping)
     assert not set(messages) - {"Sync"} - set(wire)
+
+
+def test_every_limit_is_explained_with_its_default() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", page, re.MULTILINE)
+    assert {name: int(value.replace(",", "")) for name, value in rows} == asdict(Limits())
 
 
 def test_every_key_of_the_templates_is_explained() -> None:

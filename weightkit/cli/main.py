@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from weightkit.cli.output import EXIT_INTERRUPTED, failure_report, guarded, leave, report_json
+from weightkit.core.text import printable
 from weightkit.errors import UsageError
 
 __all__ = ["VERBS", "cli", "main", "run_command"]
@@ -70,7 +71,10 @@ def run_command(command: click.Command, program: str, arguments: list[str] | Non
                 usage = UsageError(error.format_message(), hint=f"see {program} --help")
                 click.echo(report_json(failure_report(verb, usage)))
             else:
-                error.show()
+                context = getattr(error, "ctx", None)
+                if context is not None:
+                    click.echo(context.get_usage(), err=True)
+                click.echo(f"Error: {printable(error.format_message(), longest=2000)}", err=True)
             sys.exit(error.exit_code)
 
     guarded(run)

@@ -11,6 +11,7 @@ from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.text import printable
 from weightkit.errors import FormatError, UnknownFormat, UsageError
 from weightkit.formats._source import unreadable
+from weightkit.formats._tar import is_tar
 from weightkit.formats._tripwire import armed
 from weightkit.formats.base import HEAD_BYTES, Format, Limits, Write
 
@@ -29,7 +30,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 }
 _DEFAULTS = Limits()
 # The opcodes that a pickle can start with: such a file is judged as one too, whatever else it may be.
-_PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x82\x83\x84\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
+_PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 
 __all__ = ["FORMATS", "Format", "Limits", "Write", "detect", "format_named", "open_checkpoint", "writer_for"]
 
@@ -50,6 +51,8 @@ def detect(path: str | os.PathLike[str]) -> Format:
 
 
 def _detect(path: str, head: bytes) -> Format:
+    if is_tar(head):  # torch tries this before it unpickles, and a tar's first name can be anything
+        raise _unknown(path, head)
     for candidate in _looking_like(_look(head)):
         if candidate.detect(path, head):
             return candidate
@@ -63,14 +66,24 @@ def open_checkpoint(path: str | os.PathLike[str], limits: Limits = _DEFAULTS) ->
     """
     path = os.fspath(path)
     head = _head(path)
-    if _look(head) in ("json", "other") and head[0] in _PICKLE_STARTS:
+    try:
+        found = _detect(path, head)
+    except UnknownFormat:
+        _refuse_payload(path, head, limits)
+        raise
+    if not found.judges:
+        _refuse_payload(path, head, limits)
+    with armed():
+        return found.open(path, limits)
+
+
+def _refuse_payload(path: str, head: bytes, limits: Limits) -> None:
+    """Raise UnsafeContent where the file is a pickle with a payload too, whatever else it looks like."""
+    if head and head[0] in _PICKLE_STARTS:
         from weightkit.formats.bare_pickle import refuse_pickled_payload
 
         with armed():
             refuse_pickled_payload(path, limits)
-    found = _detect(path, head)
-    with armed():
-        return found.open(path, limits)
 
 
 def writer_for(path: str | os.PathLike[str]) -> Write:
@@ -131,7 +144,7 @@ def _unknown(path: str, head: bytes) -> UnknownFormat:
             "model.safetensors nor the index of a sharded checkpoint lies in it",
             hint="name the checkpoint file inside it",
         )
-    if head[257:262] == b"ustar":
+    if is_tar(head):
         return UnknownFormat(
             f"{shown}: a tar archive; torch wrote checkpoints so before 0.1.10, and they are not read",
             hint="if you trust it, save it again with the torch of its time, or a current one: "

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from weightkit.core.checkpoint import Verdict
 from weightkit.core.report import Finding, Severity
 from weightkit.core.text import printable
-from weightkit.errors import CorruptFile, FormatError, UnsafeContent
+from weightkit.errors import CorruptFile, UnsafeContent
 from weightkit.formats._pickle_policy import Remark
+from weightkit.formats._pickle_stream import CutShort
 from weightkit.formats._pickle_vm import Unpickled, name_payloads, unpickle
 from weightkit.formats._source import Source
 from weightkit.formats.base import Limits
@@ -90,7 +91,12 @@ def refuse_payload(source: Source, limits: Limits) -> None:
         found = unpickle(content, where=source.shown, limits=limits).remarks
     except UnsafeContent:
         raise
-    except FormatError:  # it is no pickle
+    except CutShort:
+        if len(content) < source.size:
+            found_so_far = f"{len(content)} bytes that are a pickle as well, of {source.size}"
+            raise limits.exceeded("header_bytes", where=source.shown, found=found_so_far) from None
+        return  # it is no pickle
+    except CorruptFile:  # nor is this one
         return
     payloads = name_payloads(found)
     if payloads:

@@ -68,6 +68,8 @@ class Literals(Stream):
         raw, end = self._line(position)
         if len(raw) > _MOST_FLOAT_DIGITS:
             self.fail(position, "a float of too many digits")
+        if b"_" in raw or raw != raw.strip():
+            self.fail(position, "a float that is not one")
         try:
             return self._push(float(raw), end)
         except ValueError:

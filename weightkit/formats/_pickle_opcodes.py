@@ -9,9 +9,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from weightkit.formats._pickle_literals import Literals
-from weightkit.formats._pickle_policy import Remark, judge_build, judge_call, judge_ref, may_be_called
-from weightkit.formats._pickle_records import Call, Dict, How, Pair, Persistent, Ref, Set
+from weightkit.formats._pickle_policy import (
+    Remark,
+    judge_addition,
+    judge_build,
+    judge_call,
+    judge_ref,
+    may_be_called,
+)
+from weightkit.formats._pickle_records import Call, Dict, How, Pair, Persistent, Prefix, Ref, Set
 from weightkit.formats._pickle_stream import PADDING
+from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
 from weightkit.formats.base import Limits
 
 _T = TypeVar("_T")
@@ -98,8 +106,16 @@ class Opcodes(Literals):
             self.fail(position - 1, "a key without a value")
         return list(zip(items[::2], items[1::2], strict=True))
 
+    def _add_to(self, position: int, target: object) -> None:
+        """Judge that something is added to what is on top of the stack; a tensor takes nothing."""
+        if isinstance(target, Call):
+            if target.path in REBUILDS or target.path == FROM_TYPE:
+                self.fail(position - 1, "something is added to a tensor")
+            self.remark(judge_addition(target, position - 1))
+
     def _extend(self, position: int, items: list[object]) -> int:
         target = self._top(position)
+        self._add_to(position, target)
         if isinstance(target, list):
             target.extend(items)
         elif isinstance(target, Call):
@@ -118,6 +134,7 @@ class Opcodes(Literals):
 
     def _store(self, position: int, pairs: list[Pair]) -> int:
         target = self._top(position)
+        self._add_to(position, target)
         if not isinstance(target, (Dict, Call)):
             self.fail(position - 1, "a key is set on something that is no dict")
         target.pairs = _longer(target.pairs, pairs)
@@ -134,6 +151,7 @@ class Opcodes(Literals):
     def _additems(self, position: int) -> int:
         items = self._pop_mark(position)
         target = self._top(position)
+        self._add_to(position, target)
         if isinstance(target, Set):
             target.members.extend(items)
         elif isinstance(target, Call):
@@ -249,6 +267,8 @@ class Opcodes(Literals):
         made = Call(how, target, arguments, keywords, position - 1)
         self.calls += 1
         self.remark(judge_call(made))
+        if isinstance(arguments, tuple) and any(isinstance(argument, (list, Dict)) for argument in arguments):
+            made.arguments = tuple(Prefix(each) if isinstance(each, (list, Dict)) else each for each in arguments)
         return self._push(made, position)
 
     def _reduce(self, position: int) -> int:
@@ -281,11 +301,11 @@ class Opcodes(Literals):
     def _build(self, position: int) -> int:
         state = self.pop(position)
         target = self._top(position)
+        self.remark(judge_build(target, state, position - 1))
         if isinstance(target, (Call, Dict)):
             target.states = _longer(target.states, [state])
         elif not isinstance(target, Ref):
             self.fail(position - 1, "BUILD gives a state to something that has none")
-        self.remark(judge_build(target, position - 1))
         return position
 
     def _persid(self, position: int) -> int:

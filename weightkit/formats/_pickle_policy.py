@@ -12,78 +12,12 @@ from __future__ import annotations
 import sys
 from typing import Literal, NamedTuple
 
-from weightkit.core.dtype import DTYPES
+from weightkit.formats import _pickle_tables as tables
 from weightkit.formats._pickle_records import Call, Dict, Ref
+from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
 
 Level = Literal["opaque", "unsafe"]
-
-REBUILDS = frozenset(
-    f"torch._utils.{name}"
-    for name in (
-        "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter",
-        "_rebuild_parameter_with_state", "_rebuild_sparse_tensor", "_rebuild_qtensor",
-        "_rebuild_meta_tensor_no_storage", "_rebuild_nested_tensor", "_rebuild_device_tensor_from_numpy",
-        "_rebuild_device_tensor_from_cpu_tensor",
-    )
-)  # fmt: skip
-FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
-_TENSOR_TYPES = frozenset(
-    ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "torch._tensor.Tensor")
-)
-_CONTAINERS = frozenset(
-    ("collections.OrderedDict", "collections.Counter", "collections.deque", "builtins.set", "builtins.frozenset",
-     "builtins.dict", "builtins.list", "builtins.tuple", "builtins.bytearray", "builtins.bytes", "builtins.complex",
-     "builtins.slice", "builtins.range", "builtins.xrange")
-)  # fmt: skip
-_VALUES = frozenset(
-    ("torch.Size", "torch.device", "torch.serialization._get_layout", "numpy.dtype", "numpy.core.multiarray.scalar",
-     "numpy.core.numeric._frombuffer", "torch.torch_version.TorchVersion", "decimal.Decimal", "fractions.Fraction",
-     "uuid.UUID", "torch.jit._pickle.build_intlist", "torch.jit._pickle.build_doublelist",
-     "torch.jit._pickle.build_boollist", "torch.jit._pickle.build_tensorlist",
-     "torch.jit._pickle.restore_type_tag",
-     "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
-     "pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath", "pathlib.PureWindowsPath",
-     "pathlib.PurePath", "pathlib._local.PosixPath", "pathlib._local.Path", "pathlib._local.WindowsPath")
-)  # fmt: skip
-_CALLABLE = REBUILDS | _CONTAINERS | _VALUES
-_PLAIN_TYPES = frozenset(
-    f"builtins.{name}" for name in ("int", "long", "float", "bool", "str", "unicode", "object", "dict", "list", "set",
-                                    "tuple", "bytes")
-)  # fmt: skip
-_STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
-_SAFE_CODECS = ("latin1", "latin-1", "ascii", "utf-8", "utf8")
-_ARGUMENT_CHECKED = frozenset(
-    ("_codecs.encode", "collections.defaultdict", "numpy.core.multiarray._reconstruct", FROM_TYPE,
-     "copyreg._reconstructor", "builtins.type", "numpy.random._pickle.__bit_generator_ctor",
-     "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__randomstate_ctor")
-)  # fmt: skip
-# What honest objects name of the modules that are installed everywhere; the rest of those modules is unsafe to name.
-_EVERYWHERE = sys.stdlib_module_names | {
-    "__builtin__", "asynchat", "asyncore", "cPickle", "commands", "copy_reg", "distutils", "imp", "msvcrt", "nt",
-    "popen2", "posix", "smtpd", "thread", "torch", "numpy", "urllib2", "winreg",
-}  # fmt: skip
-_ORDINARY_MODULES = (
-    "typing.", "abc.", "collections.", "enum.", "datetime.", "pathlib.", "numbers.", "ipaddress.", "torch.nn.",
-    "torch.optim.", "torch.distributions.", "torch.ao.nn.", "torch.amp.", "torch.cuda.amp.",
-    "torch.utils.data.sampler.", "torch.utils.data.dataset.", "numpy.random.",
-)  # fmt: skip
-_ORDINARY = frozenset(
-    ("argparse.Namespace", "types.SimpleNamespace", "io.BytesIO", "_io.BytesIO", "random.Random", "_random.Random",
-     "uuid.SafeUUID", "dataclasses._MISSING_TYPE", "functools.partial", "torch.Generator", "torch._C.Generator")
-)  # fmt: skip
-_NUMPY_SCALARS = frozenset(
-    ("bool", "bool_", "generic", "number", "integer", "floating", "inexact", "complexfloating", "signedinteger",
-     "unsignedinteger", "str_", "bytes_", "intc", "uintc", "intp", "uintp", "half", "single", "double", "longdouble",
-     "byte", "ubyte", "short", "ushort", "longlong", "ulonglong", "datetime64", "timedelta64", "float16", "float32",
-     "float64", "float128", "complex64", "complex128", "complex256", "int8", "int16", "int32", "int64", "uint8",
-     "uint16", "uint32", "uint64")
-)  # fmt: skip
-# torch's singletons that are pickled by name: quantization schemes, memory formats, layouts.
-_TORCH_CONSTANTS = frozenset(
-    ("per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric",
-     "per_channel_affine_float_qparams", "contiguous_format", "channels_last", "channels_last_3d", "preserve_format",
-     "strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged")
-)  # fmt: skip
+_LISTED = tables.CALLABLE | tables.ARGUMENT_CHECKED
 
 
 class Remark(NamedTuple):
@@ -95,43 +29,53 @@ class Remark(NamedTuple):
     message: str
 
 
-def is_data_ref(ref: Ref) -> bool:
-    """Whether naming ``ref`` can only mean data."""
-    path = ref.path
-    if path in _CALLABLE or path in _PLAIN_TYPES or path in _TENSOR_TYPES or path in _ARGUMENT_CHECKED:
+def is_data_ref(path: str) -> bool:
+    """Whether naming ``path`` can only mean data."""
+    if path in _LISTED or path in tables.PLAIN_TYPES or path in tables.TENSOR_TYPES:
         return True
-    if path == "numpy.ndarray":
+    module, _, name = path.rpartition(".")
+    if module in tables.STORAGE_MODULES and name.endswith("Storage"):
         return True
-    if ref.module in _STORAGE_MODULES and ref.name.endswith("Storage") and ref.name.isidentifier():
-        return True
-    return ref.module == "torch" and (ref.name in DTYPES or ref.name in _TORCH_CONSTANTS)
-
-
-def may_be_called(ref: Ref) -> bool:
-    """Whether calling ``ref`` with positional arguments is data, whatever the arguments are."""
-    return ref.path in _CALLABLE
+    return module == "torch" and name in tables.TORCH_CONSTANTS
 
 
 def judge_ref(ref: Ref) -> Remark | None:
-    """What naming ``ref`` amounts to."""
+    """What naming ``ref`` amounts to.
+
+    A name of Python 2 that Python 3 has too, for something else, means the one or the other by the pickle's protocol.
+    """
+    found = _judge_path(ref, ref.path)
+    spelled = f"{ref.module}.{ref.name}"
+    if spelled != ref.path and ref.module.partition(".")[0] in sys.stdlib_module_names:
+        other = _judge_path(ref, spelled)
+        return other if other is not None and (found is None or other.level == "unsafe") else found
+    return found
+
+
+def _judge_path(ref: Ref, path: str) -> Remark | None:
     if not ref.module or not ref.name or not ref.name.isidentifier():
-        return Remark("unsafe", ref.offset, ref.path, f"{ref.path!r} names something inside something else")
-    if is_data_ref(ref):
+        return Remark("unsafe", ref.offset, path, f"{path!r} names something inside something else")
+    if is_data_ref(path):
         return None
-    if ref.path.partition(".")[0] in _EVERYWHERE and not _is_ordinary(ref):
-        return Remark("unsafe", ref.offset, ref.path, f"{ref.path} is named, which no honest state is made of")
-    return Remark("opaque", ref.offset, ref.path, f"{ref.path} is unknown here")
+    if path.partition(".")[0] in tables.EVERYWHERE and not _is_ordinary(path):
+        return Remark("unsafe", ref.offset, path, f"{path} is named, which no honest state is made of")
+    return Remark("opaque", ref.offset, path, f"{path} is unknown here")
 
 
-def _is_ordinary(ref: Ref) -> bool:
+def _is_ordinary(path: str) -> bool:
     """Whether an honest object may be made of it, though it is not data."""
-    path = ref.path
-    if path in _ORDINARY or path.startswith(_ORDINARY_MODULES):
+    if path in tables.ORDINARY or path in tables.SINGLETONS:
         return True
-    if ref.module == "numpy":
-        return ref.name in _NUMPY_SCALARS
-    named_like_one = ref.name.endswith(("Error", "Exception", "Warning")) or ref.name in ("Ellipsis", "NotImplemented")
-    return path.startswith("builtins.") and named_like_one
+    name = path.rpartition(".")[2]
+    if path.startswith(tables.ORDINARY_MODULES):
+        return (name if path.startswith("typing.") else name.lstrip("_"))[:1].isupper()
+    return path == f"builtins.{name}" and name.endswith(tables.ORDINARY_BUILTINS)
+
+
+def may_be_called(ref: Ref) -> int:
+    """2 where calling ``ref`` is data whatever the arguments are, which the decoder of tensors looks at; 1 where it is
+    data without any; else 0, to be judged call by call. For the two calls that there are most of."""
+    return {"torch._utils._rebuild_tensor_v2": 2, "collections.OrderedDict": 1}.get(ref.path, 0)
 
 
 def judge_call(call: Call) -> Remark | None:
@@ -140,59 +84,93 @@ def judge_call(call: Call) -> Remark | None:
         return Remark("unsafe", call.offset, "a computed callable", "a computed callable would be called")
     path = call.path
     unsafe = Remark("unsafe", call.offset, path, f"{path} would be called ({call.how})")
-    if path in _CALLABLE:
-        return None if not call.keywords or path in _CONTAINERS else unsafe
-    if path in _ARGUMENT_CHECKED:
-        return _judge_arguments(call, path, unsafe)
+    if path in _LISTED:
+        arguments = call.arguments if isinstance(call.arguments, tuple) else ()
+        if (call.keywords is not None and not _empty(call.keywords)) or any(map(_is_unlisted_call, arguments)):
+            return unsafe
+        if path in tables.OF_A_TENSOR:
+            first = arguments[0] if arguments else None
+            return None if isinstance(first, Call) and (first.path in REBUILDS or first.path == FROM_TYPE) else unsafe
+        return None if path in tables.CALLABLE or _harmless(path, arguments) else unsafe
     if call.how in ("NEWOBJ", "NEWOBJ_EX") and call.target.name.isidentifier():
         return None if _empty(call.arguments) and _empty(call.keywords) else unsafe
     return unsafe
 
 
-def judge_build(target: object, offset: int) -> Remark | None:
+def _is_unlisted_call(argument: object) -> bool:
+    """Whether an argument is an object of an unknown class: a listed function may call its methods."""
+    return isinstance(argument, Call) and argument.path not in _LISTED
+
+
+def judge_build(target: object, state: object, offset: int) -> Remark | None:
     """What giving ``target`` a state amounts to."""
     if isinstance(target, Ref):
         return Remark("unsafe", offset, target.path, f"the attributes of {target.path} itself would be overwritten")
-    return None
+    if not isinstance(target, Call):
+        return None
+    path = target.path or "a computed object"
+    if target.path in _LISTED and target.path not in tables.WITH_STATE:
+        return Remark("unsafe", offset, path, f"what {path} gives back would be given a state")
+    if path.startswith("torch."):
+        for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+            for key, value in part.pairs if isinstance(part, Dict) else ():
+                unlisted = isinstance(value, Call) and value.path not in tables.CONTAINERS
+                if isinstance(key, str) and key in tables.CONTAINERS_OF_STATE and unlisted:
+                    return Remark("unsafe", offset, path, f"{key!r} of {path} is no container: its methods are called")
+    return judge_addition(target, offset)
 
 
-def _judge_arguments(call: Call, path: str, unsafe: Remark) -> Remark | None:
-    """Listed callables that are data only with certain arguments: what they would call or import is an argument."""
-    arguments = call.arguments if isinstance(call.arguments, tuple) else ()
-    harmless = False
+def judge_addition(target: Call, offset: int) -> Remark | None:
+    """What adding a state, items or pairs to ``target`` amounts to.
+
+    A pickler writes an object's state last, once. Afterwards a loader would find the methods it calls on the object
+    itself, where the state has put what the file says.
+    """
+    if not target.states:
+        return None
+    path = target.path or "a computed object"
+    return Remark(
+        "unsafe", offset, path, f"something is added to {path} after its state, which may replace what adds it"
+    )
+
+
+def _harmless(path: str, arguments: tuple[object, ...]) -> bool:
+    """Whether a function that is data with certain arguments only has such arguments."""
+    first = arguments[0] if arguments else None
     if path == "_codecs.encode":
-        harmless = len(arguments) == 2 and isinstance(arguments[0], str) and _is_one_of(arguments[1], _SAFE_CODECS)
-    elif path == "collections.defaultdict":
-        factory = arguments[0] if arguments else None
-        harmless = factory is None or (
-            isinstance(factory, Ref) and (factory.path in _CONTAINERS or factory.path in _PLAIN_TYPES)
-        )
-    elif path == "numpy.core.multiarray._reconstruct":
-        kind = arguments[0] if arguments else None
-        harmless = isinstance(kind, Ref) and kind.path == "numpy.ndarray"
-    elif path == "copyreg._reconstructor":
-        harmless = (
-            len(arguments) == 3
-            and isinstance(arguments[0], Ref)
-            and isinstance(arguments[1], Ref)
-            and arguments[1].path == "builtins.object"
-            and arguments[2] is None
-        )
-    elif path == "builtins.type":  # how NoneType is written; with three arguments it would make a class
-        harmless = len(arguments) == 1 and (arguments[0] is None or isinstance(arguments[0], (Ref, tuple)))
-    elif path.startswith("numpy.random._pickle."):
-        harmless = all(_is_text_or_generator(argument) for argument in arguments)
-    elif path == FROM_TYPE:
-        function = arguments[0] if arguments else None
-        harmless = isinstance(function, Ref) and function.path in REBUILDS
-    return None if harmless else unsafe
+        return len(arguments) == 2 and isinstance(first, str) and _is_one_of(arguments[1], tables.SAFE_CODECS)
+    if path == "collections.defaultdict":
+        plain = tables.CONTAINERS | tables.PLAIN_TYPES
+        return first is None or (isinstance(first, Ref) and first.path in plain)
+    if path == "numpy.core.multiarray._reconstruct":
+        return isinstance(first, Ref) and first.path == "numpy.ndarray"
+    if path == "copyreg._reconstructor":
+        based = len(arguments) == 3 and isinstance(first, Ref) and isinstance(arguments[1], Ref)
+        return based and getattr(arguments[1], "path", "") == "builtins.object" and arguments[2] is None
+    if path == "builtins.type":  # how NoneType is written; with three arguments it would make a class
+        return len(arguments) == 1 and (first is None or _is_singleton(first))
+    if path in tables.IDENTITIES:  # they give back what they are given
+        return 1 <= len(arguments) <= 2 and isinstance(first, (list, tuple, Dict, Call))
+    if path == tables.SEED_SEQUENCE:
+        named = isinstance(first, Ref) and first.path in tables.ORDINARY and first.name == "SeedSequence"
+        return named and len(arguments) == 3 and not isinstance(arguments[2], (Ref, Call))
+    if path in tables.GENERATORS:
+        return all(map(_is_generator, arguments))
+    return path == FROM_TYPE and isinstance(first, Ref) and first.path in REBUILDS
 
 
-def _is_text_or_generator(value: object) -> bool:
-    """A bit generator by its name, its class, or the call that makes one: each judged where it stands."""
+def _is_generator(value: object) -> bool:
+    """A bit generator by its name, its class, the function that makes one or a call of it; the others are judged."""
+    if isinstance(value, Ref):
+        is_class = value.path in tables.ORDINARY and value.name in tables.BIT_GENERATORS
+        return is_class or value.path == "numpy.random._pickle.__bit_generator_ctor"
     if isinstance(value, Call):
-        return value.path.startswith("numpy.random._pickle.")
-    return isinstance(value, str) or (isinstance(value, Ref) and value.path.startswith("numpy.random."))
+        return value.path in tables.GENERATORS
+    return _is_one_of(value, tables.BIT_GENERATORS)
+
+
+def _is_singleton(value: object) -> bool:
+    return isinstance(value, Ref) and value.path in tables.SINGLETONS
 
 
 def _is_one_of(value: object, words: tuple[str, ...]) -> bool:

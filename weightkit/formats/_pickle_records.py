@@ -5,25 +5,26 @@ Plain classes with slots: a checkpoint of 100,000 tensors has a million of them,
 
 from __future__ import annotations
 
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Literal
 
 How = Literal["REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"]
 Pair = tuple[object, object]
 
-# Python 2 names, and the place where numpy 2 keeps what numpy 1 had elsewhere.
-_RENAMED = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
+# Python 2's names as its unpickler maps them, where numpy 2 keeps what numpy 1 had elsewhere, and torch's own mapping.
+_MODULES = {
+    **IMPORT_MAPPING,
     "numpy._core.multiarray": "numpy.core.multiarray",
     "numpy._core.numeric": "numpy.core.numeric",
+    "torch.tensor": "torch._tensor",
 }
 
 
 class Ref:
     """A class or function by name; ``offset`` is the byte at which it is named. Nothing is imported.
 
-    ``path`` is ``module.name`` in its current spelling; ``callable_as_data`` says that calling it with positional
-    arguments is listed as data.
+    ``path`` is ``module.name`` in its current spelling; ``callable_as_data`` says whether calling it is data
+    without a further look: 2 with any arguments, 1 with none, 0 not.
     """
 
     __slots__ = ("callable_as_data", "module", "name", "offset", "path")
@@ -32,8 +33,9 @@ class Ref:
         self.module = module
         self.name = name
         self.offset = offset
-        self.path = f"{_RENAMED.get(module, module)}.{name}"
-        self.callable_as_data = False
+        mapped = NAME_MAPPING.get((module, name))
+        self.path = ".".join(mapped) if mapped else f"{_MODULES.get(module, module)}.{name}"
+        self.callable_as_data = 0
 
 
 class Call:
@@ -74,6 +76,28 @@ class Set:
 
     def __init__(self, members: list[object] | None = None) -> None:
         self.members: list[object] = [] if members is None else members
+
+
+class Prefix:
+    """The first ``length`` items of a list or pairs of a dict, as they were when a call took them as its argument.
+
+    A stream may go on filling the list; what has been built of it stays as it is.
+    """
+
+    __slots__ = ("length", "of")
+
+    def __init__(self, of: list[object] | Dict) -> None:
+        self.of = of
+        self.length = len(of.pairs if isinstance(of, Dict) else of)
+
+    @property
+    def is_dict(self) -> bool:
+        """Whether it is the prefix of a dict."""
+        return isinstance(self.of, Dict)
+
+    def items(self) -> list[object]:
+        """The items; pairs as tuples where it is a dict's prefix."""
+        return list((self.of.pairs if isinstance(self.of, Dict) else self.of)[: self.length])
 
 
 class Persistent:

@@ -57,7 +57,7 @@ class Stream:
 
     def _decimal(self, position: int, raw: bytes) -> int | BigInt:
         digits = raw[1:] if raw[:1] in (b"-", b"+") else raw
-        if not digits.isdigit():
+        if not digits.isdigit() or (len(digits) > 1 and digits.startswith(b"0")):  # which others take for octal
             self.fail(position, "a number that is not decimal")
         return int(raw) if len(digits) <= _MOST_INT_DIGITS else BigInt(len(digits))
 

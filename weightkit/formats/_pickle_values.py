@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 
-from weightkit.formats._pickle_records import BigInt, Call, Dict, Persistent, Ref, Set
+from weightkit.formats._pickle_records import BigInt, Call, Dict, Pair, Persistent, Prefix, Ref, Set
+from weightkit.formats._pickle_tables import IDENTITIES, MAPPINGS, SEQUENCES
 
-_SEQUENCES = (
-    "builtins.set",
-    "builtins.frozenset",
-    "builtins.list",
-    "builtins.tuple",
-    "collections.deque",
-    "torch.Size",
-)
-_MAPPINGS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.dict")
 _PATHS = ("pathlib.",)
 _MOST_ELEMENTS = 4096
+_MOST_WRAPPERS = 8
+_NEW = ("NEWOBJ", "NEWOBJ_EX")
+_MADE_IN_NEW = ("builtins.tuple", "builtins.frozenset", "torch.Size")
 _MOST_KEY_PARTS, _MOST_KEY_TEXT = 16, 4096
 # numpy's letter and width -> struct's letter
 _LETTERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
@@ -41,39 +35,53 @@ def key_text(key: object, depth: int = 0) -> str | None:
     return None
 
 
-def pairs_of(node: object) -> list[tuple[object, object]] | None:
+def pairs_of(node: object, depth: int = 0) -> list[Pair] | None:
     """The pairs of a dict, whatever spelling the pickle used; None where ``node`` is no dict."""
     if isinstance(node, Dict):
         return node.pairs
-    if isinstance(node, Call) and node.path in _MAPPINGS:
-        arguments = node.arguments if isinstance(node.arguments, tuple) else ()
-        if node.path == "collections.defaultdict":
-            arguments = arguments[1:]
-        given = list(_given_pairs(arguments[0])) if arguments else []
-        return [*given, *node.pairs]
-    return None
+    if isinstance(node, Prefix):
+        return [(item[0], item[1]) for item in node.items() if isinstance(item, tuple)] if node.is_dict else None
+    if not isinstance(node, Call) or depth > _MOST_WRAPPERS:
+        return None
+    arguments = node.arguments if isinstance(node.arguments, tuple) else ()
+    if node.path in IDENTITIES:
+        return pairs_of(arguments[0], depth + 1) if arguments else None
+    if node.path not in MAPPINGS:
+        return None
+    if node.path == "collections.defaultdict":
+        arguments = arguments[1:]
+    given: list[Pair] = []
+    if arguments and node.how not in _NEW:  # a dict's __new__ leaves its arguments alone
+        given = pairs_of(arguments[0], depth + 1) or []
+        if not given and node.path != "collections.Counter":  # which counts the items of anything else
+            for item in items_of(arguments[0], depth + 1) or ():
+                if isinstance(item, (list, tuple)) and len(item) == 2:
+                    given.append((item[0], item[1]))
+    return [*given, *node.pairs]
 
 
-def _given_pairs(argument: object) -> Iterable[tuple[object, object]]:
-    if isinstance(argument, Dict):
-        yield from argument.pairs
-    elif isinstance(argument, (list, tuple)):
-        for item in argument:
-            if isinstance(item, (list, tuple)) and len(item) == 2:
-                yield item[0], item[1]
-
-
-def items_of(node: object) -> list[object] | tuple[object, ...] | None:
+def items_of(node: object, depth: int = 0) -> list[object] | tuple[object, ...] | None:
     """The items of a list, tuple or set; None where ``node`` is neither."""
     if isinstance(node, (list, tuple)):
         return node
     if isinstance(node, Set):
         return node.members
-    if isinstance(node, Call) and node.path in _SEQUENCES:
-        arguments = node.arguments if isinstance(node.arguments, tuple) else ()
-        given = items_of(arguments[0]) if arguments and not isinstance(arguments[0], Call) else ()
-        return [*(given or ()), *node.appended]
-    return None
+    if isinstance(node, Prefix):
+        return None if node.is_dict else node.items()
+    if not isinstance(node, Call) or depth > _MOST_WRAPPERS:
+        return None
+    arguments = node.arguments if isinstance(node.arguments, tuple) else ()
+    if node.path in IDENTITIES:
+        return items_of(arguments[0], depth + 1) if arguments else None
+    if node.path not in SEQUENCES:
+        return None
+    given: list[object] | tuple[object, ...] = ()
+    made_with_them = node.how not in _NEW or node.path in _MADE_IN_NEW
+    if arguments and made_with_them:
+        given = items_of(arguments[0], depth + 1) or ()
+    items = [*given, *node.appended]
+    most = arguments[1] if node.path == "collections.deque" and len(arguments) > 1 and made_with_them else None
+    return items[max(len(items) - most, 0) :] if type(most) is int and most >= 0 else items
 
 
 def state_of(call: Call) -> list[tuple[object, object]]:

@@ -110,7 +110,12 @@ class _Machine(Opcodes):
                     marked.append(stack)
                     self.stack = stack = []
                     continue
-                elif code == 0x52 and len(stack) > 1 and type(stack[-2]) is Ref and stack[-2].callable_as_data:
+                elif (
+                    code == 0x52
+                    and len(stack) > 1
+                    and type(stack[-2]) is Ref
+                    and stack[-2].callable_as_data > bool(stack[-1])
+                ):
                     arguments = stack.pop()  # REDUCE
                     stack[-1] = Call("REDUCE", stack[-1], arguments, None, position - 1)
                     self.calls += 1

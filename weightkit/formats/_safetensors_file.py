@@ -67,6 +67,9 @@ def read_safetensors(source: Source, limits: Limits, *, name: str) -> Checkpoint
     if len(header) > limits.tensors:
         raise limits.exceeded("tensors", where=source.shown, found=f"{len(header)} tensors")
     data_start = 8 + length
+    longest = max(map(len, header), default=0)
+    if longest > limits.path_length:
+        raise limits.exceeded("path_length", where=source.shown, found=f"a name of {longest} characters")
     placed = {key: _record(source, key, record) for key, record in header.items()}
     _check_tiling(source, placed, source.size - data_start)
     specs = {key: spec for key, (spec, _, _) in placed.items()}

@@ -21,6 +21,7 @@ from weightkit.formats._zip import Archive, open_archive
 from weightkit.formats.base import Limits
 
 _NOT_PICKLED = ("byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
+_PICKLES = (".pkl", ".pickle")
 _PARTS = ("data/", "code/", "constants/", "extra/", "traced_inputs/")
 
 
@@ -31,6 +32,7 @@ def open_torch_archive(source: Source, limits: Limits, *, name: str) -> Checkpoi
     """
     archive = open_archive(source, limits)
     prefix = _prefix(archive)
+    _refuse_other_spellings(archive, prefix)
     content = _content(archive, f"{prefix}data.pkl", limits)
     pickled = _unpickle(archive, f"{prefix}data.pkl", content, limits)
     findings, remarks = _rest(archive, f"{prefix}data.pkl", content, pickled, limits)
@@ -58,11 +60,28 @@ def _prefix(archive: Archive) -> str:
     return tops[0].removesuffix("data.pkl")
 
 
+def _refuse_other_spellings(archive: Archive, prefix: str) -> None:
+    """torch looks its entries up without regard to case: what it could mistake for another one is refused."""
+    spellings: dict[str, str] = {}
+    for name in archive.entries:
+        first = spellings.setdefault(name.lower(), name)
+        if first != name:
+            raise CorruptFile(
+                f"{archive.source.shown}: entries {printable(first)!r} and {printable(name)!r} differ in case only: "
+                "torch takes one for the other"
+            )
+    for name in (f"{prefix}{own}" for own in ("data.pkl", "constants.pkl", *_NOT_PICKLED)):
+        found = spellings.get(name.lower(), name)
+        if found != name:
+            raise CorruptFile(f"{archive.source.shown}: entry {printable(found)!r} should be spelled {name!r}")
+
+
 def _content(archive: Archive, name: str, limits: Limits) -> bytes:
     entry = archive.entries[name]
     if entry.size > limits.header_bytes:
         where = f"{archive.source.shown}: {name}"
         raise limits.exceeded("header_bytes", where=where, found=f"a pickle of {entry.size} bytes")
+    archive.check_inflated(entry, limits)
     return bytes(archive.read(entry))
 
 
@@ -86,12 +105,12 @@ def _others(archive: Archive, prefix: str, limits: Limits) -> tuple[list[Finding
     records = f"{prefix}data/"
     compiled = 0
     for name in archive.entries:
-        if name.startswith(records) and not name.endswith((".pkl", ".pickle")):
+        if name.startswith(records) and not name.lower().endswith(_PICKLES):
             continue
         inner = name.removeprefix(prefix)
         if inner == "data.pkl" or name.endswith("/"):
             continue
-        if name.endswith((".pkl", ".pickle")):
+        if name.lower().endswith(_PICKLES):
             content = _content(archive, name, limits)
             other = _unpickle(archive, name, content, limits)
             remarks.extend(other.remarks)
@@ -100,6 +119,9 @@ def _others(archive: Archive, prefix: str, limits: Limits) -> tuple[list[Finding
             remarks += more_remarks
         elif name.startswith(f"{prefix}code/"):
             compiled += name.endswith(".py")
+            if name.endswith(".py") and b"__setstate__" in _content(archive, name, limits):
+                message = f"the TorchScript in {printable(name)} sets states itself: torch.load would run it"
+                remarks.append(Remark("unsafe", 0, printable(name), message))
         elif not name.startswith(prefix) or not (inner in _NOT_PICKLED or inner.startswith(_PARTS)):
             strangers.append(name)
     if compiled:

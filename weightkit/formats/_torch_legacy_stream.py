@@ -14,7 +14,7 @@ from weightkit.errors import CorruptFile, FormatError
 from weightkit.formats._pickle_findings import payloads_first, stacked
 from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_stream import CutShort
-from weightkit.formats._pickle_values import items_of
+from weightkit.formats._pickle_values import items_of, leaf_value
 from weightkit.formats._pickle_vm import Unpickled, unpickle
 from weightkit.formats._source import Source
 from weightkit.formats._torch_state import checkpoint_of
@@ -40,7 +40,7 @@ def open_torch_stream(source: Source, limits: Limits, *, name: str) -> Checkpoin
     protocol = stream.next("protocol version")
     stream.next("system's sizes")
     if magic.value != MAGIC or protocol.value != _PROTOCOL:
-        raise stream.failed(f"protocol {printable(repr(protocol.value))}, expected {_PROTOCOL}")
+        raise stream.failed(f"protocol {printable(str(leaf_value(protocol.value)))}, expected {_PROTOCOL}")
     content = stream.next("object")
     keys = stream.next("storage keys")
     try:
@@ -127,7 +127,9 @@ class _Records:
         roots = _storages_of(content)
         for key in items_of(keys.value) or ():
             if not isinstance(key, str) or key not in roots or key in self.places:
-                raise MalformedError(f"the storage {printable(repr(key))} is listed, and no tensor or two are on it")
+                raise MalformedError(
+                    f"the storage {printable(str(leaf_value(key)))} is listed, and no tensor or two are on it"
+                )
             width = roots[key]
             if position + 8 > source.size:
                 raise MalformedError(f"the file ends before the storage {printable(key)!r}: it was cut short")

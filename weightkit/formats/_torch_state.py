@@ -14,6 +14,7 @@ from weightkit.formats._arrays import column_major, dense_array
 from weightkit.formats._numpy_records import HeldArray
 from weightkit.formats._pickle_findings import judgements, payloads_first, verdict_on
 from weightkit.formats._pickle_policy import Remark
+from weightkit.formats._pickle_records import Ref
 from weightkit.formats._pickle_vm import Unpickled
 from weightkit.formats._torch_tensors import ListedTensor, Storage, StridedTensor, Tensor
 from weightkit.formats._torch_walk import find_aliases, find_root, walk
@@ -52,6 +53,7 @@ def checkpoint_of(
     Raises CorruptFile, UnsafeContent, LimitExceeded.
     """
     try:
+        _check_kinds(shown, pickled)
         walked = walk(pickled.value, written=pickled.executed, arrays=arrays, where=shown, limits=limits)
         root = find_root(pickled.value, walked.tensors)
         tensors = _named(shown, walked.tensors, root)
@@ -91,6 +93,31 @@ def checkpoint_of(
     )
 
 
+def _check_kinds(shown: str, pickled: Unpickled) -> None:
+    """Raise CorruptFile where a storage is referred to in two ways: torch would take the first for both."""
+    claims: dict[str, tuple[object, ...]] = {}
+    views: dict[str, tuple[object, ...]] = {}
+    for each in pickled.persistents:
+        key = each.key
+        if not isinstance(key, tuple) or len(key) < 5 or not isinstance(key[2], str) or not isinstance(key[1], Ref):
+            continue
+        claim = (key[1].path, key[3], key[4]) if isinstance(key[3], str) and isinstance(key[4], int) else ()
+        if claims.setdefault(key[2], claim) != claim:
+            raise CorruptFile(
+                f"{shown}: the storage {printable(key[2])!r} is referred to with two types, places or sizes"
+            )
+        view = key[5] if len(key) == 6 else None
+        if isinstance(view, tuple) and len(view) == 3 and isinstance(view[0], str):
+            part = (key[2], claim, view[1], view[2])
+            if views.setdefault(view[0], part) != part:
+                raise CorruptFile(f"{shown}: the view {printable(view[0])!r} of a storage means two different parts")
+    both = views.keys() & claims.keys()
+    if both:
+        raise CorruptFile(
+            f"{shown}: {printable(min(both))!r} is a storage and a view of one, which is read in two ways"
+        )
+
+
 def _unlisted(pickled: Unpickled, tensors: Mapping[str, Tensor | HeldArray]) -> list[Finding]:
     """A finding where the pickle refers to storages that no listed tensor lies on: nothing is lost without a word."""
     listed = {tensor.storage.key for tensor in tensors.values() if type(tensor) is StridedTensor}
@@ -105,7 +132,7 @@ def _unlisted(pickled: Unpickled, tensors: Mapping[str, Tensor | HeldArray]) -> 
 
 
 def _is_lost_storage(key: object, listed: set[str]) -> TypeGuard[tuple[str, ...]]:
-    if not isinstance(key, tuple) or len(key) < 3 or not isinstance(key[2], str):
+    if not isinstance(key, tuple) or len(key) < 3 or key[0] != "storage" or not isinstance(key[2], str):
         return False
     return key[2] not in listed
 

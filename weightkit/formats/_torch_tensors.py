@@ -5,16 +5,20 @@ Source: torch/_utils.py (the ``_rebuild_*`` functions), torch/serialization.py (
 
 from __future__ import annotations
 
+from math import prod
+
 from weightkit.core.checkpoint import NotDense
 from weightkit.core.dtype import DTYPES, DType
 from weightkit.core.tensor import TensorSpec
-from weightkit.formats._pickle_policy import FROM_TYPE, REBUILDS
+from weightkit.core.text import printable
 from weightkit.formats._pickle_records import Call, Persistent, Ref
-from weightkit.formats._pickle_values import items_of, pairs_of
+from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
+from weightkit.formats._pickle_values import pairs_of
 
 _MOST_DIMENSIONS = 64
 _MOST_WRAPPERS = 16
 _TOO_LARGE = 1 << 63
+_ATTRIBUTES_OF_A_TENSOR = ("data", "real", "imag", "names", "__class__", "__dict__", "__setstate__")
 _STORAGE_DTYPES = {
     name: DTYPES[dtype] for name, dtype in {
         "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
@@ -42,10 +46,13 @@ class Storage:
     ``record_bytes``. In every other file it is the whole record.
     """
 
-    __slots__ = ("dtype", "key", "record_bytes", "size_bytes", "start")
+    __slots__ = ("dtype", "key", "on_meta", "record_bytes", "size_bytes", "start")
 
-    def __init__(self, key: str, dtype: DType | None, record_bytes: int, view: tuple[int, int] | None) -> None:
+    def __init__(
+        self, key: str, dtype: DType | None, record_bytes: int, view: tuple[int, int] | None, on_meta: bool
+    ) -> None:
         self.key = key
+        self.on_meta = on_meta
         self.dtype = dtype
         self.record_bytes = record_bytes
         width = dtype.itemsize if dtype else 1
@@ -130,11 +137,11 @@ def decode_storage(node: object) -> Storage:
     count = _count(numel, "a storage's number of elements")
     view = _view(key[5]) if len(key) == 6 else None
     if kind.name in _UNTYPED:
-        return Storage(name, None, count, view)
+        return Storage(name, None, count, view, location == "meta")
     dtype = _STORAGE_DTYPES.get(kind.name)
     if dtype is None:
-        raise MalformedError(f"a storage of an unknown kind, {kind.path}")
-    return Storage(name, dtype, count * dtype.itemsize, view)
+        raise MalformedError(f"a storage of an unknown kind, {printable(kind.path)}")
+    return Storage(name, dtype, count * dtype.itemsize, view, location == "meta")
 
 
 def _view(found: object) -> tuple[int, int] | None:
@@ -145,7 +152,7 @@ def _view(found: object) -> tuple[int, int] | None:
     return _count(found[1], "a view's offset"), _count(found[2], "a view's size")
 
 
-def decode_tensor(node: object, *, listed: bool = True) -> Tensor:
+def decode_tensor(node: object, *, listed: bool = True, depth: int = 0) -> Tensor:
     """The tensor that a record stands for, its ranges checked. Raises MalformedError.
 
     With ``listed`` off a tensor of a kind that is listed only is malformed here: it is a part of another one.
@@ -157,13 +164,14 @@ def decode_tensor(node: object, *, listed: bool = True) -> Tensor:
         and type(node.arguments) is tuple
     ):
         return _strided("_rebuild_tensor_v2", node.arguments)  # by far the commonest
-    for _ in range(_MOST_WRAPPERS):
+    for _ in range(_MOST_WRAPPERS - depth):
         if not isinstance(node, Call) or not isinstance(node.arguments, tuple):
             break
         arguments = node.arguments
         if node.path == FROM_TYPE:
             if len(arguments) != 4 or not isinstance(arguments[0], Ref) or not isinstance(arguments[2], tuple):
                 raise MalformedError("_rebuild_from_type_v2 without a function and its arguments")
+            _check_state(arguments[3])
             inner = Call("REDUCE", arguments[0], arguments[2], None, node.offset)
             node = inner
             continue
@@ -173,6 +181,13 @@ def decode_tensor(node: object, *, listed: bool = True) -> Tensor:
         if name in _WRAPPERS:
             if not arguments:
                 raise MalformedError(f"{name} without a tensor")
+            if name == "_rebuild_parameter_with_state" and len(arguments) > 3:
+                _check_state(arguments[3])
+            if name == "_rebuild_device_tensor_from_cpu_tensor":
+                inner_tensor = decode_tensor(arguments[0], listed=listed, depth=depth + 1)
+                if len(arguments) < 2 or _torch_dtype(arguments[1]) != inner_tensor.dtype:
+                    raise MalformedError(f"{name} to another element type")
+                return inner_tensor
             node = arguments[0]
         elif listed and name in _LISTED:
             return _LISTED[name](arguments)
@@ -195,6 +210,8 @@ def _strided(name: str, arguments: tuple[object, ...]) -> Tensor:
     if len(arguments) > least:
         bits = _bits(arguments[least])
         tensor.conjugate, tensor.negative = "conj" in bits, "neg" in bits
+    if storage.on_meta:
+        return ListedTensor(dtype, tensor.shape, "meta", 0, "it was on the meta device: it has no values")
     if dtype.kind == "packed" or dtype.name == "complex32":
         why = f"its elements are {dtype.name}, for which numpy has no type"
         return ListedTensor(dtype, tensor.shape, dtype.name, tensor.extent * dtype.itemsize, why)
@@ -220,6 +237,8 @@ def place(storage: Storage, dtype: DType, offset: object, shape: object, strides
         numel *= size
         extent += (size - 1) * stride
     offset = _count(offset, "a tensor's offset")
+    if numel * dtype.itemsize >= _TOO_LARGE:
+        raise MalformedError(f"a tensor of {numel} elements, which no memory can hold")
     if numel == 0:
         extent = 0
     elif (offset + extent) * dtype.itemsize > storage.size_bytes:
@@ -241,7 +260,7 @@ def _torch_dtype(named: object) -> DType:
     if not isinstance(named, Ref) or named.module != "torch":
         raise MalformedError("a tensor without an element type")
     if named.name not in DTYPES:
-        raise MalformedError(f"a tensor of an unknown element type, {named.path}")
+        raise MalformedError(f"a tensor of an unknown element type, {printable(named.path)}")
     return DTYPES[named.name]
 
 
@@ -309,8 +328,19 @@ _LISTED = {
 
 
 def _bits(metadata: object) -> list[str]:
-    """The names of the lazy operations ("conj", "neg") that are switched on."""
-    return [key for key, value in pairs_of(metadata) or () if isinstance(key, str) and value is True]
+    """The names of the lazy operations ("conj", "neg") that are switched on. Raises MalformedError."""
+    found = [(key, value) for key, value in pairs_of(metadata) or () if isinstance(key, str) and key in ("conj", "neg")]
+    if any(type(value) is not bool for _, value in found):
+        raise MalformedError("a tensor's conj or neg is neither true nor false")
+    return [key for key, value in found if value is True]
+
+
+def _check_state(state: object) -> None:
+    """Raise MalformedError where attributes that a tensor would be given replace what it holds."""
+    for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+        for key, _ in pairs_of(part) or ():
+            if not isinstance(key, str) or key in _ATTRIBUTES_OF_A_TENSOR:
+                raise MalformedError("the attributes of a tensor replace what it holds")
 
 
 def _count(value: object, what: str) -> int:
@@ -320,7 +350,13 @@ def _count(value: object, what: str) -> int:
 
 
 def _counts(value: object, what: str) -> tuple[int, ...]:
-    items = items_of(value)
+    sized = value.arguments if isinstance(value, Call) and value.path == "torch.Size" else value
+    if isinstance(sized, tuple) and isinstance(value, Call):
+        sized = sized[0] if len(sized) == 1 else None
+    items = sized if isinstance(sized, tuple) else None  # a list could still grow
     if items is None or len(items) > _MOST_DIMENSIONS:
         raise MalformedError(f"{what} is no tuple of at most {_MOST_DIMENSIONS} numbers")
-    return tuple(_count(item, what) for item in items)
+    counts = tuple(_count(item, what) for item in items)
+    if prod(counts) * 16 >= _TOO_LARGE:
+        raise MalformedError(f"{what} is of more elements than any memory can hold")
+    return counts

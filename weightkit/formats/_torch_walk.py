@@ -102,6 +102,7 @@ class _Walk:
         self.later: list[_Later] = []
         self.active: set[int] = set()  # the containers that hold the one being walked
         self.visited = 0
+        self.characters = 0
         self.root = ""
         self.naming_is_done = False
         self.deadline = time.monotonic() + limits.wall_s
@@ -209,7 +210,7 @@ class _Walk:
         else:
             holder = task.holder
         tasks: list[_Task | _Leave] = []
-        seen: set[str] = set()
+        seen: set[str | float] = set()  # numbers too: 1, 1.0 and True are one key
         longest = self.limits.path_length - task.length - 1
         parameters = len(parent) > 1 and parent[-2] == "param_groups"
         for index, (key, value) in enumerate(items):
@@ -221,10 +222,12 @@ class _Walk:
             else:
                 found = key_text(key)
                 text = f"<key {index}>" if found is None else found
-            if text in seen:
+            same = text if type(key) is str or not isinstance(key, (int, float)) else key + 0
+            if text in seen or same in seen:
                 at = ".".join((*parent, text))
                 raise CorruptFile(f"{self.where}: the key {printable(at)!r} stands twice in one dict")
             seen.add(text)
+            seen.add(same)
             if len(text) > longest:
                 self._check_length(task.length + 1 + len(text))
             if not tasks and is_tensor_call(value):
@@ -260,6 +263,9 @@ class _Walk:
         tensors = self.found.tensors
         if len(tensors) >= self.limits.tensors:
             raise self.limits.exceeded("tensors", where=self.where, found=f"more than {self.limits.tensors} tensors")
+        self.characters += len(path) + sum(map(len, path))
+        if self.characters > self.limits.names:
+            raise self.limits.exceeded("names", where=self.where, found=f"names of {self.characters} characters")
         tensors[path] = tensor
         self.first_name.setdefault(id(node), path)
 
@@ -277,6 +283,8 @@ class _Walk:
             if node.path.startswith("numpy."):
                 return None
             state = state_of(node)
+            if node.path.startswith("__torch__."):
+                return [pair for pair in state if _is_in_script_state(pair[1])], False
             module = _module_children(state)
             if module is not None:
                 return module, False
@@ -328,6 +336,13 @@ def _module_children(state: list[Pair]) -> list[Pair] | None:
     children.extend(pair for pair in kinds[1] or () if pair[1] is not None and not _is_in(pair[0], transient))
     children.extend(pair for pair in kinds[2] if pair[1] is not None)
     return children
+
+
+def _is_in_script_state(value: object) -> bool:
+    """Whether a TorchScript module's attribute is a tensor, a module or a plain value: lists of weights are seconds."""
+    if isinstance(value, Call):
+        return is_tensor_call(value) or value.path.startswith("__torch__.")
+    return not isinstance(value, (list, tuple, Dict))
 
 
 def _is_in(key: object, names: set[str]) -> bool:

@@ -105,9 +105,14 @@ class Archive:
         shown = self.at(entry)
         if entry.method == STORED:
             return self.source.part(entry.data_offset, entry.size, shown=shown)
-        if entry.size > limits.expanded_bytes:
-            raise limits.exceeded("expanded_bytes", where=shown, found=f"inflates to {entry.size} bytes")
+        self.check_inflated(entry, limits)
         return Source.holding(bytes(self.read(entry)), path=self.source.path, shown=shown)
+
+    def check_inflated(self, entry: Entry, limits: Limits) -> None:
+        """Raise LimitExceeded where ``entry`` would take much more memory than it takes in the file."""
+        if entry.method == DEFLATED and entry.size > limits.inflated_bytes:
+            found = f"{entry.stored} bytes that inflate to {entry.size}"
+            raise limits.exceeded("inflated_bytes", where=self.at(entry), found=found)
 
     def at(self, entry: Entry) -> str:
         """The archive and the entry, for messages."""

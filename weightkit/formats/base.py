@@ -31,9 +31,11 @@ class Limits:
     memo: int = 5_000_000  # entries of a pickle's memo
     path_length: int = 4_096  # characters of one tensor's dotted name
     tensors: int = 1_000_000
+    names: int = 64 << 20  # characters of all tensors' names together
     entries: int = 2_000_000  # files inside an archive
     header_bytes: int = 512 << 20  # what is parsed before the first tensor: a pickle, a directory of an archive
     json_bytes: int = 64 << 20  # a JSON header
+    inflated_bytes: int = 64 << 20  # a deflated pickle or inner archive, which is held in memory whole
     expanded_bytes: int = 4 << 30  # one array that takes more memory than the file has bytes for it
     wall_s: float = 60.0
 
@@ -68,7 +70,8 @@ class Format:
     """One container format.
 
     ``detect`` is cheap: it sees the path and the first bytes (none for a directory). ``open`` reads specs only and
-    raises FormatError. ``write`` is None where weightkit only reads.
+    raises FormatError. ``write`` is None where weightkit only reads. ``judges`` says that
+    opening such a file judges all that could be unpickled in it; where not, it is judged as a pickle beforehand.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Format:
     detect: Callable[[str, bytes], bool] = field(repr=False)
     open: Callable[[str, Limits], Checkpoint] = field(repr=False)
     write: Write | None = field(default=None, repr=False)
+    judges: bool = True
 
 
 def ending_of(path: str) -> str:

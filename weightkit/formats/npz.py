@@ -23,7 +23,7 @@ from weightkit.errors import CorruptFile, FormatError, UnsafeContent, WriteError
 from weightkit.formats._arrays import column_major, dense_array, packed_bytes
 from weightkit.formats._pickle_vm import name_payloads, unpickle
 from weightkit.formats._source import Source
-from weightkit.formats._zip import Archive, Entry, open_archive
+from weightkit.formats._zip import STORED, Archive, Entry, open_archive
 from weightkit.formats._zip_writer import ZipWriter
 from weightkit.formats.base import Format, Limits, announced, ending_of
 
@@ -73,6 +73,9 @@ def open_npz(path: str, limits: Limits) -> Checkpoint:
     shown = archive.source.shown
     if len(archive.entries) > limits.tensors:
         raise limits.exceeded("tensors", where=shown, found=f"{len(archive.entries)} arrays")
+    longest = max(map(len, archive.entries), default=0)
+    if longest > limits.path_length:
+        raise limits.exceeded("path_length", where=shown, found=f"a name of {longest} characters")
     extras = _extras(archive, limits)
     kinds, aliases, metadata = (_object(shown, extras, key) for key in ("dtypes", "aliases", "metadata"))
     arrays: dict[str, _Array] = {}
@@ -123,7 +126,7 @@ def _object(shown: str, extras: Mapping[str, object], key: str) -> dict[str, obj
 
 def _payloads(archive: Archive, entry: Entry, start: int, shown: str, limits: Limits) -> str:
     """What the pickle of an object array would call, for a message; "" where nothing is found in it."""
-    if entry.size > limits.header_bytes:
+    if entry.size > (limits.header_bytes if entry.method == STORED else limits.inflated_bytes):
         return ""
     try:
         found = name_payloads(unpickle(bytes(archive.read(entry)[start:]), where=shown, limits=limits).remarks)

@@ -28,4 +28,5 @@ FORMAT = Format(
     detect=detect,
     open=open_safetensors,
     write=write_safetensors,
+    judges=False,
 )

@@ -18,8 +18,8 @@ from weightkit.formats._folder import json_document
 from weightkit.formats._joined import Part, below, join, worse
 from weightkit.formats._pickle_findings import judgements, leftovers, verdict_on
 from weightkit.formats._pickle_policy import Remark
-from weightkit.formats._pickle_records import Call, Dict, Set
-from weightkit.formats._pickle_vm import unpickle
+from weightkit.formats._pickle_records import Call, Dict, Prefix, Set
+from weightkit.formats._pickle_vm import Unpickled, unpickle
 from weightkit.formats._source import Source
 from weightkit.formats._weights import open_torch_weights
 from weightkit.formats._zip import STORED, Archive, Entry, open_archive
@@ -37,9 +37,7 @@ _USUAL_MODULES = (
     "gym.spaces.", "numpy.random._pickle.", "numpy.random.bit_generator.",
 )  # fmt: skip
 _CLOUDPICKLE = (
-    "_builtin_type", "_cell_set", "_class_setstate", "_fill_function", "_function_setstate", "_make_cell",
-    "_make_empty_cell", "_make_function", "_make_skel_func", "_make_skeleton_class", "_make_skeleton_enum",
-    "_make_typevar", "_rehydrate_skeleton_class", "dynamic_subimport", "subimport",
+    "_builtin_type", "_cell_set", "_function_setstate", "_make_cell", "_make_empty_cell", "_make_function", "subimport",
 )  # fmt: skip
 _USUAL = frozenset(
     (
@@ -51,6 +49,9 @@ _USUAL = frozenset(
         *(f"cloudpickle.cloudpickle_fast.{name}" for name in _CLOUDPICKLE),
     )
 )
+# The modules that functions by value may import; importing another one can run anything.
+_IMPORTED = ("gym", "gymnasium", "math", "numpy", "stable_baselines3", "torch", "typing")
+_SUBIMPORT = ".subimport"
 _COMPUTED = "a computed callable"
 _BUILTIN_TYPE = "._builtin_type"
 _LOADS = "stable_baselines3 executes them when it loads the file; they were not built here"
@@ -185,10 +186,14 @@ def _remarks(where: str, content: bytes, limits: Limits) -> tuple[list[Remark], 
     others: list[Remark] = list(more)
     nested = {ref.path for ref in pickled.refs if not ref.name.isidentifier()}
     computed = any(remark.subject == _COMPUTED for remark in pickled.remarks)
-    types = {call.offset for call in _calls(pickled.value, limits, where) if _makes_a_type(call)} if computed else set()
+    calls = list(_calls(pickled.value, limits, where)) if computed or _imports(pickled) else []
+    types = {call.offset for call in calls if _makes_a_type(call)}
+    strange = {call.offset for call in calls if call.path.endswith(_SUBIMPORT) and not _imports_a_known_one(call)}
     for remark in pickled.remarks:
         if remark.level == "unsafe" and (
-            remark.offset in types if remark.subject == _COMPUTED else _is_usual(remark.subject, nested)
+            remark.offset in types
+            if remark.subject == _COMPUTED
+            else _is_usual(remark.subject, nested) and remark.offset not in strange
         ):
             usual.append(remark)
         else:
@@ -204,6 +209,16 @@ def _is_usual(subject: str, nested: Collection[str]) -> bool:
     return subject in _USUAL or (subject.startswith(_USUAL_MODULES) and subject not in nested)
 
 
+def _imports(pickled: Unpickled) -> bool:
+    return any(ref.path.endswith(_SUBIMPORT) for ref in pickled.refs)
+
+
+def _imports_a_known_one(call: Call) -> bool:
+    """Whether cloudpickle would import a module that functions of honest files use."""
+    named = call.arguments[0] if isinstance(call.arguments, tuple) and len(call.arguments) == 1 else None
+    return isinstance(named, str) and named.partition(".")[0] in _IMPORTED
+
+
 def _makes_a_type(call: Call) -> bool:
     """Whether what is called is the result of cloudpickle's lookup of a built-in type, as for every code object."""
     path = call.target.path if isinstance(call.target, Call) else ""
@@ -216,6 +231,8 @@ def _calls(value: object, limits: Limits, where: str) -> Iterator[Call]:
     seen: set[int] = set()
     while stack:
         node = stack.pop()
+        if isinstance(node, Prefix):
+            node = node.of
         if not isinstance(node, (Call, Dict, Set, list, tuple)) or id(node) in seen:
             continue
         seen.add(id(node))

@@ -26,4 +26,5 @@ FORMAT = Format(
     endings=(INDEX_ENDING,),
     detect=detect,
     open=open_sharded_index,
+    judges=False,
 )

@@ -56,6 +56,8 @@ def _answer(facts: dict[str, Any]) -> str:
         (sum(1 for rename in facts["renames"] if rename["sure"]), "renamed"),
     ]
     said = ", ".join(f"{count:,} {words}" for count, words in counts if count)
+    if not said:
+        return f"NOT KNOWN  names, shapes and dtypes, {names} in A and B, are equal; {how}"
     return f"DIFFERENT  {said}; {how}"
 
 

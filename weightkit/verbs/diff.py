@@ -65,7 +65,7 @@ def diff_of(a: Checkpoint, b: Checkpoint, *, values: bool = False) -> Report:
         renames = [{"a": here, "b": there, "sure": False} for here, there in candidates]
     only_a, only_b = _without_renamed(specs, renames)
     findings += _findings(differences, renames, only_a, only_b, not_compared, bits_only)
-    equal = specs.equal and not differences
+    equal = specs.equal and not differences and not not_compared
     facts: dict[str, object] = {
         "a": _side(a),
         "b": _side(b),
@@ -227,7 +227,7 @@ def _findings(
             message = f"perhaps {rename['b']} in the second file: the only one left of this dtype and shape"
             hint = "--values compares their contents"
             findings.append(Finding("WK113", Severity.INFO, rename["a"], message, hint))
-    findings += [Finding("WK109", Severity.WARNING, name, "its values were not compared") for name in not_compared]
+    findings += [Finding("WK109", Severity.ERROR, name, "its values cannot be compared") for name in not_compared]
     note = "equal in value, not in every bit: signed zeros, or NaN of other bits"
     findings += [Finding("WK112", Severity.INFO, name, note) for name in bits_only]
     return findings

@@ -24,6 +24,8 @@ _OPTIMIZER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "squ
 _BUFFERS_BY_NAME = frozenset((*_BATCH_NORM, *_OPTIMIZER))
 _BUFFERS_OF_LAYOUT = {"robobase-drqv2": "hidden_state"}
 """Layout -> last segment of the tensors that its nets register as buffers."""
+_DEEPEST_WRAPPER = 16
+_MOST_WRAPPERS = 50
 _WRAPPERS = {
     "_orig_mod": "torch.compile",
     "module": "DataParallel, DistributedDataParallel or an averaged model",
@@ -193,7 +195,7 @@ def wrapper_findings(state: StateSpec) -> list[Finding]:
     counts: dict[str, int] = {}
     beside: dict[str, set[str]] = {}
     for name in state.tensors:
-        segments = name.split(".")
+        segments = name.split(".", _DEEPEST_WRAPPER)
         if not any(segment in _WRAPPERS for segment in segments[:-1]):
             continue
         for index, segment in enumerate(segments[:-1]):
@@ -202,13 +204,13 @@ def wrapper_findings(state: StateSpec) -> list[Finding]:
                 counts[prefix] = counts.get(prefix, 0) + 1
     parents = {prefix.rpartition(".")[0] for prefix in counts if prefix.rpartition(".")[2] == "module"}
     for name in state.tensors if parents else ():
-        segments = name.split(".")
+        segments = name.split(".", _DEEPEST_WRAPPER)
         for index, segment in enumerate(segments):
             parent = ".".join(segments[:index])
             if parent in parents:
                 beside.setdefault(parent, set()).add(segment)
     findings = []
-    for prefix, count in counts.items():
+    for prefix, count in list(counts.items())[:_MOST_WRAPPERS]:
         parent, _, wrapper = prefix.rpartition(".")
         if wrapper == "module" and not _is_averaged(beside[parent]):
             continue
@@ -247,6 +249,10 @@ def _with_statistics(
         if row["alias_of"] is not None or "kind" in row or checkpoint.state[name].dtype.name == "complex32":
             if row["alias_of"] is None:
                 unseen += 1
+                if unwanted:
+                    broken = True
+                    message = "it could not be looked at: it is not dense numbers"
+                    findings.append(Finding("WK110", Severity.ERROR, name, message))
                 if "kind" not in row:
                     message = "numpy has no complex32: its numbers are not looked at"
                     findings.append(Finding("WK109", Severity.WARNING, name, message))
