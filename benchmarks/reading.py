@@ -4,8 +4,9 @@ safetensors in the same run.
 Whole processes, alternating; median and least of ``RUNS`` by wall clock and by CPU time, the largest resident set by
 wait4. Files are made in a temporary folder (about 2.5 GB; those of safetensors are a header and a hole) and are in the
 page cache. What runs is a copy of the package that ``compileall`` has compiled to bytecode, as pip does on installation
-and as torch is; the console script is used where there is one. Most of a peer's time is the import of torch, which has a row of its own. This process
-imports neither torch nor numpy, because a child's resident set counts from that of its parent.
+and as torch is; the console script is used where there is one. Most of a peer's time is the import of torch, which has
+a row of its own. This process imports neither torch nor numpy, because a child's resident set counts from that of its
+parent; the row of ``pass`` shows the least that can be measured.
 
     python benchmarks/reading.py          exits with 1 where a claim does not hold
 

@@ -6,6 +6,7 @@ from functools import cache
 
 from corpus import (
     good,
+    live_attacks,
     live_files,
     live_gadgets,
     live_libraries,
@@ -21,8 +22,8 @@ from corpus import (
 from corpus.case import Case, can_run
 
 SOURCES = (
-    live_opcodes, live_gadgets, live_libraries, live_files, zips, pickle_hostile, tensors, safetensors_cases, npz_cases,
-    truncated, good, places,
+    live_opcodes, live_gadgets, live_libraries, live_files, live_attacks, zips, pickle_hostile, tensors,
+    safetensors_cases, npz_cases, truncated, good, places,
 )  # fmt: skip
 
 

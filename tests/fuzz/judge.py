@@ -221,5 +221,8 @@ def _check_diff(one: Checkpoint, two: Checkpoint) -> None:
         _failure(error)
         return
     _report(report)
-    if report.facts["equal"] is not True or report.exit_code != (4 if one.verdict == "unsafe" else 0):
+    facts = report.facts
+    differs = [facts[key] for key in ("differences", "only_a", "only_b", "renames") if facts[key]]
+    equal = not facts["not_compared"]  # what cannot be compared is not called equal
+    if differs or facts["equal"] is not equal or report.exit_code != (4 if one.verdict == "unsafe" else int(not equal)):
         raise Violation(f"differs from itself: {report_json(report)[:500]}")

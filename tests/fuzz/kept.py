@@ -41,6 +41,10 @@ def _with_control() -> bytes:
     return stream({"objects": pickled({"w": tensor(key)})})
 
 
+def _meta() -> Raw:
+    return call("torch._utils._rebuild_meta_tensor_no_storage", named("torch.float32"), (2,), (1,), False)
+
+
 def _of_parts_elsewhere() -> bytes:
     indices = tensor(storage(named("torch.LongStorage"), "5"), shape=(1, 2), strides=(2, 1))
     layout = call("torch.serialization._get_layout", "torch.sparse_coo")
@@ -120,5 +124,26 @@ KEPT = (
         "a sparse tensor was listed with its bytes, and the entries of its parts were not in the archive",
         "model.pt",
         _of_parts_elsewhere,
+    ),
+    Kept(
+        "nested-encoding",
+        "bytes as encoded text whose encoding was 3000 tuples in each other ended in RecursionError",
+        "model.pt",
+        lambda: archive(pickled({"w": tensor(), "v": call("_codecs.encode", "x", _NESTED)})),
+        ("opened data 0", "opened opaque 0", "opened unsafe 4", "CorruptFile 3"),
+    ),
+    Kept(
+        "control-in-the-name-of-a-listed-tensor",
+        "a tensor that is listed only was reported twice, once under its name with the control character in it",
+        "model.pt",
+        lambda: archive(pickled({"m\x01": _meta()})),
+        ("opened data 0",),
+    ),
+    Kept(
+        "control-in-a-wrapper",
+        "the prefix that a wrapper left in the names became a subject with the control character in it",
+        "model.pt",
+        lambda: archive(pickled({"a\x01": {"_orig_mod": {"w": tensor()}}})),
+        ("opened data 0",),
     ),
 )

@@ -16,7 +16,8 @@ from fuzz.judge import Room, Violation, judge
 from fuzz.kept import KEPT, Kept
 from fuzz.mutate import mutant
 from fuzz.seeds import Sample, samples
-from weightkit.formats import FORMATS
+from weightkit.errors import FormatError
+from weightkit.formats import FORMATS, open_checkpoint
 
 MUTANTS = 20_000
 TESTS = Path(__file__).resolve().parents[1]
@@ -79,6 +80,22 @@ def test_mutants_end_as_documented(tmp_path: Path) -> None:
 def test_what_was_found_stays_mended(case: Kept, tmp_path: Path, room: Room) -> None:
     sample = case.sample()
     assert judged(sample, tmp_path, room) in case.ends
+
+
+@pytest.mark.parametrize("depth", [60, 300, 600, 900, 960, 3000, 100_000])
+def test_how_deep_json_may_nest_does_not_hang_on_how_deep_the_caller_stands(depth: int, tmp_path: Path) -> None:
+    """Near the interpreter's own limit one opening of a file said something else than the next."""
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {}, "metadata": {"x": ' + "[" * depth + "]" * depth + "}}", encoding="ascii")
+
+    def said(deeper: int) -> str:
+        if deeper:
+            return said(deeper - 1)
+        with pytest.raises(FormatError) as caught:
+            open_checkpoint(path)
+        return str(caught.value)
+
+    assert said(0) == said(100) == said(400)
 
 
 class Crash:

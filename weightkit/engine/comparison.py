@@ -206,7 +206,8 @@ def _wide(array: np.ndarray) -> np.ndarray:
     """In float64, complex in complex128."""
     import numpy as np
 
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
 def _extremes(x: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:

@@ -96,7 +96,8 @@ def _finite(raw: np.ndarray) -> tuple[np.ndarray, int, int]:
         kept = raw[~nan_places & ~infinite].astype(np.complex128)
         magnitudes = np.abs(kept)
         return np.minimum(magnitudes, np.finfo(np.float64).max), int(nan_places.sum()), int(infinite.sum())
-    part = raw.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        part = raw.astype(np.float64)
     if np.isfinite(part.sum()):
         return part, 0, 0
     nan, inf = int(np.isnan(part).sum()), int(np.isinf(part).sum())

@@ -16,6 +16,7 @@ from weightkit.formats.base import Limits
 
 DO_NOT_LOAD = "do not load this file with anything that unpickles it"
 _MOST_FINDINGS = 50
+_MOST_STACKED = 50
 _MOST_JUDGED = 1 << 24  # of a file that is no pickle by its looks
 
 
@@ -45,24 +46,26 @@ def stacked(content: bytes, position: int, *, base: int, where: str, limits: Lim
     ``base`` is the byte of the file, or of the archive's member, at which ``content`` starts.
     """
     remarks: list[Remark] = []
-    while position < len(content):
+    for _ in range(_MOST_STACKED):
+        if position >= len(content):
+            break
         try:
-            found = unpickle(content, where=where, limits=limits, start=position)
+            found = unpickle(content[position:], where=where, limits=limits)
         except UnsafeContent as error:
             remarks.append(Remark("unsafe", base + position, "a second pickle", error.message))
             break
         except CorruptFile:
             break
         remarks.append(Remark("unsafe", base + position, "a second pickle", "a second pickle follows the first"))
-        remarks += [Remark(r.level, base + r.offset, r.subject, r.message) for r in found.remarks]
-        position = found.end
+        remarks += [r._replace(offset=base + position + r.offset) for r in found.remarks]
+        position += found.end
     return remarks
 
 
 def judgements(shown: str, remarks: Sequence[Remark]) -> list[Finding]:
     """The findings that the remarks amount to: each payload, and the unknown classes together."""
     findings: list[Finding] = []
-    unsafe = [remark for remark in remarks if remark.level == "unsafe"]
+    unsafe = sorted((remark for remark in remarks if remark.level == "unsafe"), key=lambda remark: remark.named)
     for remark in unsafe[:_MOST_FINDINGS]:
         message = f"{shown}: byte {remark.offset} of the pickle: {printable(remark.message)}"
         findings.append(Finding("WK103", Severity.ERROR, printable(remark.subject), message, DO_NOT_LOAD))

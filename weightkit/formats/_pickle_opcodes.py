@@ -19,7 +19,7 @@ from weightkit.formats._pickle_policy import (
 )
 from weightkit.formats._pickle_records import Call, Dict, How, Pair, Persistent, Prefix, Ref, Set
 from weightkit.formats._pickle_stream import PADDING
-from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
+from weightkit.formats._pickle_tables import FROM_TYPE, IDENTITIES, REBUILDS
 from weightkit.formats.base import Limits
 
 _T = TypeVar("_T")
@@ -38,16 +38,16 @@ class Opcodes(Literals):
         self.persistents: list[Persistent] = []
         self.calls = 0
         self.remarks: list[Remark] = []
-        self.remarked = {"opaque": 0, "unsafe": 0}
+        self.remarked: dict[tuple[str, bool], int] = {}
         self.frame_end = self.no_frame = self.size + PADDING + 1
-        self.table: dict[int, Callable[[int], int]] = {
-            code: getattr(self, f"_{name}") for code, name in _OPCODES.items()
-        }
 
     def remark(self, found: Remark | None) -> None:
-        if found is None or self.remarked[found.level] >= _MOST_REMARKS:
+        if found is None:
             return
-        self.remarked[found.level] += 1  # each level has its own count: many harmless ones hide no payload
+        kind = (found.level, found.named)  # each has its own count: many harmless ones hide no payload
+        self.remarked[kind] = self.remarked.get(kind, 0) + 1
+        if self.remarked[kind] > _MOST_REMARKS:
+            return
         self.remarks.append(found)
 
     # -- containers
@@ -266,7 +266,10 @@ class Opcodes(Literals):
     def call(self, how: How, target: object, arguments: object, position: int, keywords: object = None) -> int:
         made = Call(how, target, arguments, keywords, position - 1)
         self.calls += 1
-        self.remark(judge_call(made))
+        found = judge_call(made)
+        self.remark(found)
+        if found is None and made.path in IDENTITIES and isinstance(arguments, tuple):
+            return self._push(arguments[0], position)
         if isinstance(arguments, tuple) and any(isinstance(argument, (list, Dict)) for argument in arguments):
             made.arguments = tuple(Prefix(each) if isinstance(each, (list, Dict)) else each for each in arguments)
         return self._push(made, position)
@@ -301,6 +304,8 @@ class Opcodes(Literals):
     def _build(self, position: int) -> int:
         state = self.pop(position)
         target = self._top(position)
+        if isinstance(target, Call) and (target.path in REBUILDS or target.path == FROM_TYPE):
+            self.fail(position - 1, "a tensor is given a state")
         self.remark(judge_build(target, state, position - 1))
         if isinstance(target, (Call, Dict)):
             target.states = _longer(target.states, [state])
@@ -367,3 +372,7 @@ _OPCODES: dict[int, str] = {ord(code): name for code, name in {
     "\x92": "newobj_ex", "i": "inst", "o": "obj", "b": "build", "P": "persid", "Q": "binpersid", "\x80": "proto",
     "\x95": "frame", "\x97": "out_of_band", "\x98": "out_of_band",
 }.items()}  # fmt: skip
+# The methods themselves, not bound to a machine: a machine that refers to itself would outlive its use.
+TABLE: dict[int, Callable[[Opcodes, int], int]] = {
+    code: getattr(Opcodes, f"_{name}") for code, name in _OPCODES.items()
+}

@@ -13,20 +13,25 @@ import sys
 from typing import Literal, NamedTuple
 
 from weightkit.formats import _pickle_tables as tables
-from weightkit.formats._pickle_records import Call, Dict, Ref
+from weightkit.formats._pickle_records import Call, Dict, Persistent, Ref
 from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
 
 Level = Literal["opaque", "unsafe"]
+_AN_OBJECT = "an object"
 _LISTED = tables.CALLABLE | tables.ARGUMENT_CHECKED
 
 
 class Remark(NamedTuple):
-    """Something that is not plain data: how much it weighs, at which byte, and what it is."""
+    """Something that is not plain data: how much it weighs, at which byte, and what it is.
+
+    ``named``: it is only named there, not called.
+    """
 
     level: Level
     offset: int
     subject: str
     message: str
+    named: bool = False
 
 
 def is_data_ref(path: str) -> bool:
@@ -58,8 +63,8 @@ def _judge_path(ref: Ref, path: str) -> Remark | None:
     if is_data_ref(path):
         return None
     if path.partition(".")[0] in tables.EVERYWHERE and not _is_ordinary(path):
-        return Remark("unsafe", ref.offset, path, f"{path} is named, which no honest state is made of")
-    return Remark("opaque", ref.offset, path, f"{path} is unknown here")
+        return Remark("unsafe", ref.offset, path, f"{path} is named, which no honest state is made of", named=True)
+    return Remark("opaque", ref.offset, path, f"{path} is unknown here", named=True)
 
 
 def _is_ordinary(path: str) -> bool:
@@ -67,7 +72,7 @@ def _is_ordinary(path: str) -> bool:
     if path in tables.ORDINARY or path in tables.SINGLETONS:
         return True
     name = path.rpartition(".")[2]
-    if path.startswith(tables.ORDINARY_MODULES):
+    if path.startswith(tables.ORDINARY_MODULES) or path == f"torch.nn.{name}":
         return (name if path.startswith("typing.") else name.lstrip("_"))[:1].isupper()
     return path == f"builtins.{name}" and name.endswith(tables.ORDINARY_BUILTINS)
 
@@ -85,12 +90,16 @@ def judge_call(call: Call) -> Remark | None:
     path = call.path
     unsafe = Remark("unsafe", call.offset, path, f"{path} would be called ({call.how})")
     if path in _LISTED:
-        arguments = call.arguments if isinstance(call.arguments, tuple) else ()
+        arguments = call.arguments
+        if not isinstance(arguments, tuple):  # computed: nothing can be said about them
+            return unsafe
         if (call.keywords is not None and not _empty(call.keywords)) or any(map(_is_unlisted_call, arguments)):
             return unsafe
         if path in tables.OF_A_TENSOR:
             first = arguments[0] if arguments else None
-            return None if isinstance(first, Call) and (first.path in REBUILDS or first.path == FROM_TYPE) else unsafe
+            if isinstance(first, Call) and (first.path in REBUILDS or first.path == FROM_TYPE):
+                return None
+            return unsafe if isinstance(first, (Call, Ref, Persistent)) else None
         return None if path in tables.CALLABLE or _harmless(path, arguments) else unsafe
     if call.how in ("NEWOBJ", "NEWOBJ_EX") and call.target.name.isidentifier():
         return None if _empty(call.arguments) and _empty(call.keywords) else unsafe
@@ -98,8 +107,12 @@ def judge_call(call: Call) -> Remark | None:
 
 
 def _is_unlisted_call(argument: object) -> bool:
-    """Whether an argument is an object of an unknown class: a listed function may call its methods."""
-    return isinstance(argument, Call) and argument.path not in _LISTED
+    """Whether an argument is an object with attributes of its own: a listed function may call its methods."""
+    if not isinstance(argument, Call):
+        return False
+    if argument.path in tables.CONTAINERS:
+        return bool(argument.states)
+    return argument.path not in _LISTED or argument.path == "copyreg._reconstructor"
 
 
 def judge_build(target: object, state: object, offset: int) -> Remark | None:
@@ -108,16 +121,33 @@ def judge_build(target: object, state: object, offset: int) -> Remark | None:
         return Remark("unsafe", offset, target.path, f"the attributes of {target.path} itself would be overwritten")
     if not isinstance(target, Call):
         return None
+    if target.path == "copyreg._reconstructor" and isinstance(target.arguments, tuple):
+        made = target.arguments[0] if target.arguments else None
+        target = Call("NEWOBJ", made, (), None, target.offset)
     path = target.path or "a computed object"
     if target.path in _LISTED and target.path not in tables.WITH_STATE:
         return Remark("unsafe", offset, path, f"what {path} gives back would be given a state")
-    if path.startswith("torch."):
-        for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
-            for key, value in part.pairs if isinstance(part, Dict) else ():
-                unlisted = isinstance(value, Call) and value.path not in tables.CONTAINERS
-                if isinstance(key, str) and key in tables.CONTAINERS_OF_STATE and unlisted:
-                    return Remark("unsafe", offset, path, f"{key!r} of {path} is no container: its methods are called")
+    parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+    if target.path in tables.CONTAINERS and isinstance(state, tuple):
+        return Remark("unsafe", offset, _AN_OBJECT, f"attributes of {path} itself would be replaced")
+    if path.startswith("torch.") and target.path not in _LISTED:
+        for part in parts:
+            if not isinstance(part, Dict) and part is not None:
+                return Remark("unsafe", offset, _AN_OBJECT, f"the state of {path} is no dict: its methods are called")
+            for key, value in part.pairs if part is not None else ():
+                if isinstance(key, str) and key in tables.CONTAINERS_OF_STATE and not _is_container(value):
+                    message = f"{key!r} of {path} is no container: its methods are called"
+                    return Remark("unsafe", offset, _AN_OBJECT, message)
     return judge_addition(target, offset)
+
+
+def _is_container(value: object) -> bool:
+    """Whether ``value`` is data or a listed container of anything but objects of unknown classes."""
+    if isinstance(value, Call):
+        return value.path in tables.CONTAINERS and not value.states
+    if isinstance(value, (list, tuple)):
+        return not any(isinstance(item, Call) and item.path not in _LISTED for item in value)
+    return not isinstance(value, Ref)
 
 
 def judge_addition(target: Call, offset: int) -> Remark | None:
@@ -129,9 +159,8 @@ def judge_addition(target: Call, offset: int) -> Remark | None:
     if not target.states:
         return None
     path = target.path or "a computed object"
-    return Remark(
-        "unsafe", offset, path, f"something is added to {path} after its state, which may replace what adds it"
-    )
+    message = f"something is added to {path} after its state, which may replace what adds it"
+    return Remark("unsafe", offset, _AN_OBJECT, message)
 
 
 def _harmless(path: str, arguments: tuple[object, ...]) -> bool:

@@ -76,6 +76,9 @@ TORCH_CONSTANTS = frozenset(DTYPES) | {
 EVERYWHERE = sys.stdlib_module_names | {
     "__builtin__", "asynchat", "asyncore", "cPickle", "commands", "copy_reg", "distutils", "imp", "msvcrt", "nt",
     "popen2", "posix", "smtpd", "thread", "torch", "numpy", "urllib2", "winreg",
+    # What torch brings along.
+    "_distutils_hack", "filelock", "fsspec", "functorch", "jinja2", "markupsafe", "mpmath", "networkx", "pip",
+    "pkg_resources", "setuptools", "sympy", "torchgen", "typing_extensions", "wheel",
 }  # fmt: skip
 # Of these modules the classes, which begin with a capital: their functions and the modules they import are not meant.
 ORDINARY_MODULES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from weightkit.formats._pickle_records import BigInt, Call, Dict, Pair, Persistent, Prefix, Ref, Set
-from weightkit.formats._pickle_tables import IDENTITIES, MAPPINGS, SEQUENCES
+from weightkit.formats._pickle_tables import MAPPINGS, SEQUENCES
 
 _PATHS = ("pathlib.",)
 _MOST_ELEMENTS = 4096
@@ -44,8 +44,6 @@ def pairs_of(node: object, depth: int = 0) -> list[Pair] | None:
     if not isinstance(node, Call) or depth > _MOST_WRAPPERS:
         return None
     arguments = node.arguments if isinstance(node.arguments, tuple) else ()
-    if node.path in IDENTITIES:
-        return pairs_of(arguments[0], depth + 1) if arguments else None
     if node.path not in MAPPINGS:
         return None
     if node.path == "collections.defaultdict":
@@ -71,8 +69,6 @@ def items_of(node: object, depth: int = 0) -> list[object] | tuple[object, ...] 
     if not isinstance(node, Call) or depth > _MOST_WRAPPERS:
         return None
     arguments = node.arguments if isinstance(node.arguments, tuple) else ()
-    if node.path in IDENTITIES:
-        return items_of(arguments[0], depth + 1) if arguments else None
     if node.path not in SEQUENCES:
         return None
     given: list[object] | tuple[object, ...] = ()

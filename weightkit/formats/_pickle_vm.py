@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent
-from weightkit.formats._pickle_opcodes import Opcodes
+from weightkit.formats._pickle_opcodes import TABLE, Opcodes
 from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_records import Call, Persistent, Ref
 from weightkit.formats.base import Limits
@@ -114,6 +114,7 @@ class _Machine(Opcodes):
                     code == 0x52
                     and len(stack) > 1
                     and type(stack[-2]) is Ref
+                    and type(stack[-1]) is tuple
                     and stack[-2].callable_as_data > bool(stack[-1])
                 ):
                     arguments = stack.pop()  # REDUCE
@@ -144,10 +145,10 @@ class _Machine(Opcodes):
         """Carry out one of the opcodes that do not stand in the loop; the position behind its argument."""
         if position > self.size:
             self.cut_short(self.size, "the pickle ends without STOP: it was cut short")
-        step = self.table.get(code)
+        step = TABLE.get(code)
         if step is None:
             self.fail(position - 1, f"byte {code:#04x} is no pickle opcode")
-        return step(position)
+        return step(self, position)
 
     def _stop(self, position: int, executed: int) -> Unpickled:
         if position != self.frame_end and self.frame_end != self.no_frame:
@@ -169,5 +170,5 @@ class _Machine(Opcodes):
 
 def name_payloads(remarks: Sequence[Remark]) -> str:
     """The first unsafe remarks in one line, for messages; "" where there is none."""
-    unsafe = [remark for remark in remarks if remark.level == "unsafe"]
+    unsafe = sorted((remark for remark in remarks if remark.level == "unsafe"), key=lambda remark: remark.named)
     return "; ".join(printable(f"byte {remark.offset}: {remark.message}") for remark in unsafe[:5])

@@ -141,5 +141,5 @@ class Source:
             raise CorruptFile(f"{self.shown}: bytes {offset} to {offset + length} of a file of {self.size}")
 
 
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -141,7 +141,7 @@ class _Records:
         self.archive = archive
         self.records = f"{prefix}data/"
         order = archive.entries.get(f"{prefix}byteorder")
-        said = bytes(archive.read(order)) if order is not None and order.size <= 16 else b"little"
+        said = b"little" if order is None else bytes(archive.front(order, 17))
         if said not in (b"little", b"big"):
             raise CorruptFile(f"{archive.source.shown}: its byte order is {printable(said.decode('latin-1'))!r}")
         self.swapped = said.decode() != sys.byteorder

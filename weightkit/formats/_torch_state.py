@@ -160,16 +160,20 @@ def _named(shown: str, paths: Mapping[tuple[str, ...], Tensor | HeldArray], root
 def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor | HeldArray]) -> None:
     claimed: set[tuple[str, int, int, int]] = set()
     for name, tensor in tensors.items():
-        if type(tensor) is not StridedTensor:
-            continue
-        storage = tensor.storage
-        claim = (storage.key, storage.record_bytes, storage.start, storage.size_bytes)
-        if claim in claimed:
-            continue
-        problem = storages.check(storage)
-        if problem:
-            raise CorruptFile(f"{shown}: tensor {printable(name)!r}: {problem}")
-        claimed.add(claim)
+        for storage in _storages_of(tensor):
+            claim = (storage.key, storage.record_bytes, storage.start, storage.size_bytes)
+            if claim in claimed:
+                continue
+            problem = storages.check(storage)
+            if problem:
+                raise CorruptFile(f"{shown}: tensor {printable(name)!r}: {problem}")
+            claimed.add(claim)
+
+
+def _storages_of(tensor: Tensor | HeldArray) -> tuple[Storage, ...]:
+    if isinstance(tensor, StridedTensor):
+        return (tensor.storage,)
+    return tensor.storages if isinstance(tensor, ListedTensor) else ()
 
 
 def _read(tensor: Tensor | HeldArray, storages: Storages, where: str, limits: Limits) -> np.ndarray:

@@ -16,6 +16,7 @@ from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
 from weightkit.formats._pickle_values import pairs_of
 
 _MOST_DIMENSIONS = 64
+_MOST_BITS = 16
 _MOST_WRAPPERS = 16
 _TOO_LARGE = 1 << 63
 _ATTRIBUTES_OF_A_TENSOR = ("data", "real", "imag", "names", "__class__", "__dict__", "__setstate__")
@@ -95,11 +96,20 @@ class StridedTensor:
 
 
 class ListedTensor:
-    """A tensor that is listed and not read, and the records that hold its parts."""
+    """A tensor that is listed and not read, and the storages that hold its parts."""
 
-    __slots__ = ("dtype", "not_dense", "shape")
+    __slots__ = ("dtype", "not_dense", "shape", "storages")
 
-    def __init__(self, dtype: DType, shape: tuple[int, ...], kind: str, nbytes: int, why: str) -> None:
+    def __init__(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        kind: str,
+        nbytes: int,
+        why: str,
+        storages: tuple[Storage, ...] = (),
+    ) -> None:
+        self.storages = storages
         self.dtype = dtype
         self.shape = shape
         self.not_dense = NotDense(kind, nbytes, why)
@@ -214,7 +224,7 @@ def _strided(name: str, arguments: tuple[object, ...]) -> Tensor:
         return ListedTensor(dtype, tensor.shape, "meta", 0, "it was on the meta device: it has no values")
     if dtype.kind == "packed" or dtype.name == "complex32":
         why = f"its elements are {dtype.name}, for which numpy has no type"
-        return ListedTensor(dtype, tensor.shape, dtype.name, tensor.extent * dtype.itemsize, why)
+        return ListedTensor(dtype, tensor.shape, dtype.name, tensor.extent * dtype.itemsize, why, (storage,))
     return tensor
 
 
@@ -279,7 +289,8 @@ def _sparse(arguments: tuple[object, ...]) -> Tensor:
     stored = sum(part.extent * part.dtype.itemsize for part in decoded)
     shape = _counts(size, "a sparse tensor's size")
     held = decoded[-1].shape[0] if decoded[-1].shape else 1
-    return ListedTensor(decoded[-1].dtype, shape, kind, stored, f"it is sparse, with {held} values stored")
+    parts_on = tuple(part.storage for part in decoded)
+    return ListedTensor(decoded[-1].dtype, shape, kind, stored, f"it is sparse, with {held} values stored", parts_on)
 
 
 def _quantized(arguments: tuple[object, ...]) -> Tensor:
@@ -291,7 +302,7 @@ def _quantized(arguments: tuple[object, ...]) -> Tensor:
         raise MalformedError("a quantized tensor on a storage without an element type")
     tensor = place(storage, storage.dtype, arguments[1], arguments[2], arguments[3])
     stored = tensor.extent * tensor.dtype.itemsize
-    return ListedTensor(tensor.dtype, tensor.shape, "quantized", stored, "it is quantized")
+    return ListedTensor(tensor.dtype, tensor.shape, "quantized", stored, "it is quantized", (storage,))
 
 
 def _meta(arguments: tuple[object, ...]) -> Tensor:
@@ -308,7 +319,8 @@ def _nested(arguments: tuple[object, ...]) -> Tensor:
         raise MalformedError(f"_rebuild_nested_tensor with {len(arguments)} arguments")
     buffer = _strided_part(arguments[0])
     stored = buffer.extent * buffer.dtype.itemsize
-    return ListedTensor(buffer.dtype, buffer.shape, "nested", stored, "it is nested: its parts differ in shape")
+    why = "it is nested: its parts differ in shape"
+    return ListedTensor(buffer.dtype, buffer.shape, "nested", stored, why, (buffer.storage,))
 
 
 def _from_numpy(arguments: tuple[object, ...]) -> Tensor:
@@ -329,7 +341,10 @@ _LISTED = {
 
 def _bits(metadata: object) -> list[str]:
     """The names of the lazy operations ("conj", "neg") that are switched on. Raises MalformedError."""
-    found = [(key, value) for key, value in pairs_of(metadata) or () if isinstance(key, str) and key in ("conj", "neg")]
+    pairs = pairs_of(metadata) or ()
+    if len(pairs) > _MOST_BITS:
+        raise MalformedError(f"a tensor with {len(pairs)} marks, expected conj and neg at most")
+    found = [(key, value) for key, value in pairs if isinstance(key, str) and key in ("conj", "neg")]
     if any(type(value) is not bool for _, value in found):
         raise MalformedError("a tensor's conj or neg is neither true nor false")
     return [key for key, value in found if value is True]

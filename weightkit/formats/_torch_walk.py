@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from math import isfinite
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
@@ -102,6 +103,8 @@ class _Walk:
         self.later: list[_Later] = []
         self.active: set[int] = set()  # the containers that hold the one being walked
         self.visited = 0
+        self.decoded: dict[int, Tensor] = {}
+        self.content_of: dict[int, object] = {}
         self.characters = 0
         self.root = ""
         self.naming_is_done = False
@@ -150,7 +153,7 @@ class _Walk:
                 continue
             assert isinstance(task, _Task)
             self._count_visit()
-            node = _unwrapped(task.node)
+            node = self._unwrapped(task.node)
             if is_tensor_call(node):
                 self._tensor(node, task.path, task.holder, task.key)
                 continue
@@ -210,7 +213,7 @@ class _Walk:
         else:
             holder = task.holder
         tasks: list[_Task | _Leave] = []
-        seen: set[str | float] = set()  # numbers too: 1, 1.0 and True are one key
+        seen: set[str] = set()  # of texts: a file can choose numbers whose hashes collide
         longest = self.limits.path_length - task.length - 1
         parameters = len(parent) > 1 and parent[-2] == "param_groups"
         for index, (key, value) in enumerate(items):
@@ -222,7 +225,7 @@ class _Walk:
             else:
                 found = key_text(key)
                 text = f"<key {index}>" if found is None else found
-            same = text if type(key) is str or not isinstance(key, (int, float)) else key + 0
+            same = _number_text(key) if isinstance(key, (int, float)) else text
             if text in seen or same in seen:
                 at = ".".join((*parent, text))
                 raise CorruptFile(f"{self.where}: the key {printable(at)!r} stands twice in one dict")
@@ -252,9 +255,10 @@ class _Walk:
             holder.kept += 1
             return
         try:
-            tensor = decode_tensor(node)
+            tensor = self.decoded.get(id(node)) or decode_tensor(node)
         except MalformedError as error:
             raise CorruptFile(f"{self.where}: tensor {printable('.'.join(path))!r}: {error}") from None
+        self.decoded[id(node)] = tensor
         self._keep(tensor, node, path, holder)
 
     def _keep(self, tensor: Tensor | HeldArray, node: object, path: _Path, holder: _Holder) -> None:
@@ -268,6 +272,15 @@ class _Walk:
             raise self.limits.exceeded("names", where=self.where, found=f"names of {self.characters} characters")
         tensors[path] = tensor
         self.first_name.setdefault(id(node), path)
+
+    def _unwrapped(self, node: object) -> object:
+        """What an omegaconf node holds, looked up once however often it is referred to."""
+        if not isinstance(node, Call) or not node.path.startswith("omegaconf."):
+            return node
+        found = self.content_of.get(id(node))
+        if found is None:
+            found = self.content_of[id(node)] = _unwrapped(node)
+        return found
 
     def _children(self, node: object) -> tuple[list[Pair], bool] | None:
         """The pairs of a container, and whether it is a list; None for a leaf."""
@@ -336,6 +349,11 @@ def _module_children(state: list[Pair]) -> list[Pair] | None:
     children.extend(pair for pair in kinds[1] or () if pair[1] is not None and not _is_in(pair[0], transient))
     children.extend(pair for pair in kinds[2] if pair[1] is not None)
     return children
+
+
+def _number_text(key: float) -> str:
+    """One text for all numbers that are one key of a dict: 1, 1.0 and True."""
+    return f"number {int(key)}" if isfinite(key) and key == int(key) else f"number {key}"
 
 
 def _is_in_script_state(value: object) -> bool:

@@ -47,6 +47,7 @@ _ITEM = re.compile(
     )\s*(?:,|(?=\}))""",
     re.VERBOSE | re.DOTALL,
 )
+_SIZE = re.compile(r"0|[1-9][0-9]{0,17}")
 _CODES = {name: code for code, name in _DESCRIPTIONS.items()}
 
 
@@ -85,6 +86,8 @@ def open_npz(path: str, limits: Limits) -> Checkpoint:
         if not entry.name.endswith(".npy"):
             raise CorruptFile(f"{shown}: {printable(entry.name)!r} is no .npy, which is all that an .npz holds")
         name = entry.name.removesuffix(".npy")
+        if f"{entry.name}.npy" in archive.entries:
+            raise CorruptFile(f"{shown}: {printable(entry.name)!r} and that with another .npy: which is meant is open")
         arrays[name] = _array(archive, entry, kinds.get(name), limits)
     specs = {name: array.spec for name, array in arrays.items()}
     seconds: dict[str, str] = {}
@@ -154,7 +157,9 @@ def _array(archive: Archive, entry: Entry, kind: object, limits: Limits) -> _Arr
     order, code = descr[:1], descr[1:]
     if kind is not None:
         if not isinstance(kind, str) or kind not in DTYPES or descr != f"|V{DTYPES[kind].itemsize}":
-            raise CorruptFile(f"{shown}: {MEMBER} calls its elements {printable(repr(kind))}, which do not fit {descr}")
+            raise CorruptFile(
+                f"{shown}: {MEMBER} calls its elements {printable(repr(kind))}, which do not fit {printable(descr)}"
+            )
         dtype = DTYPES[kind]
     elif code in _DESCRIPTIONS and order in ("<", ">", "|", "="):
         dtype = DTYPES[_DESCRIPTIONS[code]]
@@ -204,7 +209,9 @@ def _shape(text: str, shown: str) -> tuple[int, ...]:
         sizes.pop()
     elif len(sizes) == 1:  # "(3)" is a number in brackets
         sizes = ["no tuple"]
-    if len(sizes) > _MOST_DIMENSIONS or not all(size.isdecimal() and len(size) < 19 for size in sizes):
+    if len(sizes) > _MOST_DIMENSIONS or not all(
+        size.isdecimal() and len(size) < 19 and (size == "0" or size[0] != "0") for size in sizes
+    ):
         raise CorruptFile(f"{shown}: its shape is no tuple of at most {_MOST_DIMENSIONS} numbers below 10**18")
     return tuple(map(int, sizes))
 

@@ -177,7 +177,7 @@ def test_checksums_that_torch_was_told_to_leave_out_are_not_missed(tmp_path: Pat
     ("lie", "said"),
     [
         ({"shape": b"K\x03\x85"}, "reach element 3"),
-        ({"shape": HUGE + b"\x85"}, "reach element"),
+        ({"shape": HUGE + b"\x85"}, "no memory can hold"),
         ({"strides": b"K\x05\x85"}, "reach element"),
         ({"strides": b"J\xff\xff\xff\xff\x85"}, "strides"),
         ({"shape": b"J\xff\xff\xff\xff\x85"}, "shape"),
