@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from corpus import (
+    differentials,
     good,
     live_attacks,
     live_files,
@@ -22,7 +23,7 @@ from corpus import (
 from corpus.case import Case, can_run
 
 SOURCES = (
-    live_opcodes, live_gadgets, live_libraries, live_files, live_attacks, zips, pickle_hostile, tensors,
+    live_opcodes, live_gadgets, live_libraries, live_files, live_attacks, differentials, zips, pickle_hostile, tensors,
     safetensors_cases, npz_cases, truncated, good, places,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What an adversary found: payloads without a listed call, files that are two formats at once, and files that cost.
+"""What an adversary found: payloads without a call that is not listed, and small files that cost much.
 
 Most objects here call through their own attributes: a loader finds ``append`` or ``__setstate__`` on the instance.
 """
@@ -20,12 +20,24 @@ import cloudpickle
 import torch
 
 from corpus.case import CODE, EXPRESSION, LIMIT, MALFORMED, MARK, MODULE, OK, UNSAFE, Case, hostile, live
-from corpus.legacy import parts_of_stream, stream, tar, tar_members
+from corpus.legacy import stream
 from corpus.npy import npy
 from corpus.opcodes import (
-    Raw, beside_a_tensor, build, call, named, newobj, no_hooks, persistent, pickled, storage, tensor, text, value,
+    Raw,
+    beside_a_tensor,
+    build,
+    call,
+    named,
+    newobj,
+    no_hooks,
+    persistent,
+    pickled,
+    storage,
+    tensor,
+    text,
+    value,
 )  # fmt: skip
-from corpus.rawzip import PICKLE, Member, archive, torch_members, zipped
+from corpus.rawzip import PICKLE, Member, archive, zipped
 from corpus.safetensors_cases import safetensors
 
 EITHER = (MALFORMED, UNSAFE)
@@ -34,9 +46,11 @@ SPACE = "argparse.Namespace"
 HINTS = "typing.get_type_hints"
 LOADS = "cloudpickle.loads"
 WRITES = "setuptools._distutils.file_util.write_file"  # of a name and lines
+SPAWNS = "setuptools._distutils.spawn.spawn"
 BUILDS = "setuptools.build_meta.get_requires_for_build_sdist"  # without arguments: runs the setup.py beside it
 SETUP = {"setup.py": CODE.encode()}
 IDENTITIES = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
+TOUCH = b"(" + value("touch") + value(MARK) + b"e"
 PAYLOAD = call("os.mkdir", MARK)
 NESTED = pickled(PAYLOAD)
 FLOATS = struct.pack("<2f", 1.5, -2.0)
@@ -72,7 +86,7 @@ def _on_instances() -> Iterator[Payload]:
     hints, both = named(HINTS), (HINTS, SPACE)
     yield "setstate", build(space(__setstate__=hints), ANNOTATED), 2, both, {}
     yield "append", Raw(space(append=hints) + ANNOTATED + b"a"), 2, both, {}
-    yield "extend", Raw(space(extend=call("functools.partial", hints)) + b"(" + ANNOTATED + b"e"), 2, both, {}
+    yield "extend", Raw(space(extend=named(SPAWNS)) + TOUCH), 2, (SPAWNS, SPACE), {}
     simple = build(newobj("types.SimpleNamespace"), {"append": hints})
     yield "append-simple", Raw(simple + ANNOTATED + b"a"), 2, (HINTS, "SimpleNamespace"), {}
     yield "add", Raw(space(add=hints) + b"(" + ANNOTATED + b"\x90"), 4, both, {}
@@ -87,13 +101,13 @@ def _on_instances() -> Iterator[Payload]:
     moves = {"_modules": {}, "add_module": named("setuptools._distutils.file_util.move_file")}
     yield (
         "module-list",
-        Raw(build(newobj(modules), moves) + value(MARK) + b"a"),
+        Raw(build(newobj(modules), moves) + value(f"./{MARK}") + b"a"),
         2,
         ("ModuleList", "move_file"),
         {"0": b"x"},
     )
-    users = build(newobj("collections.UserList"), {"data": space(append=named(LOADS))})
-    yield "user-list", Raw(users + value(NESTED) + b"a"), 2, ("UserList",), {}
+    users = build(newobj("collections.UserList"), {"data": space(extend=named(SPAWNS))})
+    yield "user-list", Raw(users + TOUCH), 2, ("UserList",), {}
 
 
 def _laundered() -> Iterator[Payload]:
@@ -110,8 +124,6 @@ def _laundered() -> Iterator[Payload]:
     alias = build(newobj("typing._SpecialGenericAlias"), {"__annotations__": {"x": EXPRESSION}})
     of_type = call("builtins.type", named("typing.List"))
     yield "class-by-type", Raw(build(of_type, dies) + b"0" + alias + b"0N"), 2, ("builtins.type", HINTS), {}
-    generic = build(newobj("typing._GenericAlias"), {"__origin__": named(SPACE)})
-    yield "class-by-alias", Raw(build(generic, dies) + b"0" + ANNOTATED + b"0N"), 2, ("_GenericAlias", HINTS), {}
 
 
 def _of_arguments() -> Iterator[Payload]:
@@ -132,8 +144,6 @@ def _of_arguments() -> Iterator[Payload]:
     yield "generator-tests-numpy", call(generator, "MT19937", tests), 2, (generator, "numpy.random.test"), ini
     deep = "torch._tensor._rebuild_from_type_v2"
     yield "from-type-computed", by_tuple(deep, named(LOADS), named("builtins.int"), (NESTED,), {}), 2, (deep, LOADS), {}
-    place = ("storage", named("torch.FloatStorage"), "0", space(startswith=named("cloudpickle.subimport")), 2)
-    yield "location", dropped(persistent(place)), 2, ("subimport",), {"cuda.py": CODE.encode()}
 
 
 def _optimizers() -> Iterator[Payload]:
@@ -155,51 +165,6 @@ def _old_names() -> Iterator[Payload]:
     for protocol in (0, 2):
         made = build(newobj("dumbdbm._Database"), {**state, "_mode": 0o600})
         yield f"dumbdbm-{protocol}", dropped(made), protocol, ("dumbdbm", "dbm.dumb"), {}
-
-
-def _tar_around(first: bytes, rest: bytes) -> bytes:
-    """A tar whose first member's name is the start of a pickle that swallows the tar; ``rest`` is behind it."""
-    inner = tar(tar_members("storages0", PAYLOAD))
-    first += b"\x80\x03B" + struct.pack("<I", 512 + len(inner) - len(first) - 7)
-    return _tar_block(first) + inner + rest
-
-
-def _tar_block(first: bytes, size: int = 0) -> bytes:
-    block = bytearray(first.ljust(512, b"\0"))
-    block[100:148] = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"%011o\0" % 0
-    block[148:157] = b" " * 8 + b"0"
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-def _tar_and_safetensors() -> bytes:
-    """The tar header is a stretch of one long tensor name."""
-    inner = tar(tar_members("storages0", PAYLOAD))
-    length = 600
-    pad = -(8 + length) % 512
-    block = bytearray(struct.pack("<Q", length) + b'{"' + b"n" * 90 + b"00000644" + b"00000000" * 2)
-    block += b"%012o" % (8 + length - 512 + pad) + b"0" * 12 + b" " * 8 + b"0" + b"x" * 355
-    block[148:156] = b"%08o" % sum(block)
-    end = b'":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (pad + len(inner), pad + len(inner))
-    return bytes(block) + end.ljust(8 + length - 512) + bytes(pad) + inner
-
-
-def _safetensors_and_pickle(length: int, front: bytes, payload: bytes) -> bytes:
-    """A valid .safetensors file with one long name: after ``front`` opcodes of printable bytes, until behind it."""
-    body = b"y" + payload + b"."
-    end = b'":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (len(body), len(body))
-    left = length - len(front) - len(end)
-    middle = (b"0U~" + b"x" * 126) * ((left - 300) // 129)
-    used = 13 + (left - len(middle) - 13) % 2
-    middle += b"0" + b"N0" * ((left - len(middle) - used) // 2) + b"U" + bytes([used - 3 + len(end) + 1])
-    middle += b"y" * (left - len(middle))
-    return struct.pack("<Q", length) + front + middle + end + body
-
-
-# The length of the header is PROTO 2 and BINFLOAT, or BINBYTES: what they swallow ends inside the name.
-FROM_0X80 = (0x80 | 2 << 8 | 0x47 << 16, b'{"_')
-FROM_B = (0x42 | 0x30 << 8, b'{"'.ljust(0x30 - 3))
-BEHIND = b"0B" + struct.pack("<I", 17 << 20) + bytes(17 << 20) + b"0" + PAYLOAD  # more than a look at the beginning
 
 
 def _torchscript() -> bytes:
@@ -269,51 +234,6 @@ def _agent(content: bytes) -> bytes:
     return zipped([Member(name, held) for name, held in members.items()])
 
 
-def _two_spellings() -> Iterator[tuple[str, bytes, bool]]:
-    """torch looks an entry up without regard to case, and takes the last: name, content, whether the payload runs."""
-    good, evil = pickled({"w": tensor()}), beside_a_tensor(PAYLOAD)
-    rest = [Member("archive/data/0", FLOATS), Member("archive/version", b"3\n")]
-    for name in ("archive/DATA.PKL", "archive/Data.pkl", "archive/data.pkL"):
-        both = [Member(PICKLE, good), Member(name, evil)]
-        yield name[8:], zipped([*both, *rest]), True
-        yield f"{name[8:]}-first", zipped([*reversed(both), *rest]), False
-
-
-def _polyglots() -> Iterator[Case]:
-    first, objects = parts_of_stream(), stream()[sum(map(len, list(parts_of_stream().values())[:3])) :]
-    bare = _tar_around(b"", b"0}.")
-    legacy = _tar_around(first["magic"] + first["version"], b"0}." + objects)
-    made = {
-        "tar-and-pickle": bare,
-        "tar-and-stream": legacy,
-        "tar-and-safetensors": _tar_and_safetensors(),
-        "safetensors-from-0x80": lambda: _safetensors_and_pickle(*FROM_0X80, PAYLOAD),
-        "safetensors-from-0x80-behind": lambda: _safetensors_and_pickle(*FROM_0X80, BEHIND),
-        "safetensors-from-b": _safetensors_and_pickle(*FROM_B, PAYLOAD),
-        "safetensors-from-b-behind": lambda: _safetensors_and_pickle(*FROM_B, BEHIND),
-    }
-    for name, content in made.items():
-        for ending in (".pt", ".bin"):
-            yield live(f"attack-{name}{ending}", f"model{ending}", content, "os.mkdir", exits=EITHER)
-    config = b'{"type":"act","input_features":{},"output_features":{}}'
-    shards = "pytorch_model.bin.index.json"
-    for name, content in made.items():
-        if name.endswith("behind"):
-            continue
-        held = content if isinstance(content, bytes) else content()
-        policy = {"config.json": config, "model.safetensors": safetensors({}, b"")}
-        folder = {
-            "lerobot": {
-                **{f"pretrained_model/{key}": part for key, part in policy.items()},
-                "training_state/training_state.pt": held,
-            },
-            "shard": {shards: b'{"weight_map":{"w":"pytorch_model.bin"}}', "pytorch_model.bin": held},
-            "single": {"config.json": b"{}", "pytorch_model.bin": held},
-        }
-        for kind, members in folder.items():
-            yield hostile(f"attack-{name}-{kind}", "folder", b"", *EITHER, members=members)
-
-
 def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
     """Small files that ask for much: name, file name, content, what may be answered."""
     empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
@@ -337,8 +257,8 @@ def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
     yield "inflated-policy", "model.zip", lambda: zipped(
         [Member("data", b"{}"), Member("policy.pth", archive(inner, {"data/0": bytes(160 << 20)}), 8)]
     ), BOUNDED  # fmt: skip
-    yield "stacked-pickles", "stack.pkl", b"\x80\x02N." + b"N." * 400_000, BOUNDED
-    yield "stacked-behind-a-stream", "stack.pt", stream() + b"N." * 300_000, BOUNDED
+    yield "stacked-pickles", "stack.pkl", b"\x80\x02N." + b"N." * 400_000, (*BOUNDED, UNSAFE)
+    yield "stacked-behind-a-stream", "stack.pt", stream() + b"N." * 300_000, (*BOUNDED, UNSAFE)
     yield "named-300000-times", "model.pt", archive(b"\x80\x02N0" + b"cos\nsystem\n0" * 300_000 + b"N."), (UNSAFE,)
     yield "escapes", "model.pkl", b"\x80\x02S'" + b"\\x" * 2_000_000 + b"'\n.", BOUNDED
     yield "escapes-of-u", "model.pkl", b"\x80\x02V" + b"\\u1" * 1_000_000 + b"\n.", BOUNDED
@@ -385,6 +305,10 @@ def _not_run() -> Iterator[tuple[str, Raw]]:
     yield "factory-computed", by_tuple("collections.defaultdict", named(LOADS))
     opener = "fsspec.implementations.local.LocalFileOpener"
     yield "opens-a-file", build(newobj(opener), {"mode": "r+b", "path": "x", "autocommit": True, "loc": 0})
+    generic = build(newobj("typing._GenericAlias"), {"__origin__": named(SPACE)})
+    yield "class-by-alias", dropped(build(generic, (None, {"__del__": unknown})))
+    place = ("storage", named("torch.FloatStorage"), "1", space(startswith=unknown), 2)
+    yield "location-with-methods", dropped(persistent(place))
     for old in sorted({name.partition(".")[0] for name in IMPORT_MAPPING}):
         yield f"old-{old}", build(newobj(f"{old}.Thing"), {"x": 1})
     for path in ("anydbm.open", "torchgen.gen.main", "functorch.vmap", "pkg_resources.run_script", "enum.bltins"):
@@ -397,17 +321,10 @@ def cases() -> Iterator[Case]:
         for name, payload, protocol, said, beside in part():
             content = archive(beside_a_tensor(payload, protocol))
             yield live(f"attack{part.__name__}-{name}", "model.pt", content, *said, beside=beside)
-    for name, content, runs in _two_spellings():
-        yield (
-            live(f"attack-spelled-{name}", "model.pt", content, "os.mkdir", exits=EITHER)
-            if runs
-            else hostile(f"attack-spelled-{name}", "model.pt", content, *EITHER)
-        )
-    yield from _polyglots()
-    yield live("attack-torchscript-setstate", "model.pt", _torchscript, "__setstate__")
+    yield live("attack-torchscript-setstate", "model.pt", _torchscript, "TorchScript")
     for name, content, said in _agents():
         yield live(f"attack-agent-{name}", "a.zip", _agent(content), *said, loader="sb3", beside=MODULE)
     for name, filename, made, exits in _costly():
         yield hostile(f"attack-costs-{name}", filename, made, *exits)
     for name, payload in _not_run():
-        yield hostile(f"attack-unsafe-{name}", "model.pt", archive(beside_a_tensor(payload)), UNSAFE)
+        yield hostile(f"attack-unsafe-{name}", "model.pt", archive(beside_a_tensor(payload)), *EITHER)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 MAX_DEPTH = 64
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def canonical_json(document: object) -> bytes:
@@ -33,8 +36,29 @@ def parse_json(text: str | bytes, *, origin: str) -> object:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")  # json would guess UTF-16 and UTF-32 too
+        if _is_too_deep(text):
+            raise ValueError(f"{origin}: lists and objects nested more than {MAX_DEPTH} deep")
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"{origin}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{origin}: not JSON: {error}") from None
+
+
+def _is_too_deep(text: str) -> bool:
+    """Whether brackets nest too deep, whatever depth the caller itself stands at.
+
+    Innermost pairs are taken away, level by level, without a look at strings; only where that leaves much, because it
+    is deep or because strings hold brackets, are they looked at one by one.
+    """
+    brackets = text.encode("utf-8", "replace").translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if len(brackets) <= MAX_DEPTH:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    depth = 0
+    for found in _TOKEN.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > MAX_DEPTH:
+            return True
+    return False

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from weightkit.core.text import printable
+
 
 class Severity(str, Enum):
     """How much a finding weighs: an ERROR means that what was asked does not hold."""
@@ -76,6 +78,8 @@ class Finding:
     def __post_init__(self) -> None:
         if self.code not in CODES:
             raise ValueError(f"finding code {self.code!r} is not listed in CODES")
+        if not self.subject.isprintable():  # a name from a file
+            object.__setattr__(self, "subject", printable(self.subject, longest=len(self.subject)))
 
     def to_dict(self) -> dict[str, str]:
         """The finding as it stands in ``--json``."""

@@ -103,9 +103,12 @@ def bytes_of(node: object) -> bytes | None:
         return node
     if isinstance(node, Call):
         arguments = node.arguments if isinstance(node.arguments, tuple) else ()
-        if node.path == "_codecs.encode" and len(arguments) == 2 and isinstance(arguments[0], str):
+        if node.path == "_codecs.encode" and len(arguments) == 2:
+            text, encoding = arguments
+            if not isinstance(text, str) or not isinstance(encoding, str):
+                return None
             try:
-                return arguments[0].encode("utf-8" if str(arguments[1]).startswith("utf") else "latin-1")
+                return text.encode("utf-8" if encoding in ("utf-8", "utf8") else "latin-1")
             except UnicodeEncodeError:
                 return None
         if node.path in ("builtins.bytes", "builtins.bytearray"):

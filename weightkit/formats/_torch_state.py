@@ -73,7 +73,7 @@ def checkpoint_of(
             not_dense[name] = tensor.not_dense
     lost = _unlisted(pickled, tensors)
     listed = [
-        Finding("WK109", Severity.WARNING, printable(name), f"listed and not read: {found.why}")
+        Finding("WK109", Severity.WARNING, name, f"listed and not read: {found.why}")
         for name, found in not_dense.items()
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from weightkit.core.report import Finding, Report, Severity
+from weightkit.core.text import printable
 from weightkit.errors import UnsafeContent, UsageError
 from weightkit.formats import open_checkpoint
 
@@ -150,7 +151,7 @@ def _findings(checkpoint: Checkpoint, recognition: Recognition | None) -> tuple[
     findings = list(checkpoint.findings)
     said = {finding.subject for finding in findings if finding.code == "WK109"}
     for name, why in checkpoint.not_dense.items():
-        if name not in said:
+        if printable(name, longest=len(name)) not in said:
             findings.append(Finding("WK109", Severity.WARNING, name, f"{why.kind}: {why.why}"))
     findings += wrapper_findings(checkpoint.state)
     if recognition is not None:
