@@ -1,4 +1,4 @@
-"""Files that two readers read in two ways: two formats at once, two spellings, and values that torch reads as others."""
+"""Files that can be read in two ways: two formats at once, two spellings, and values that torch reads as others."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import io
 import json
 import pickletools
 import struct
-import types
 import warnings
 from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ import torch
 
 from corpus.case import CODE, EXPRESSION, LIMIT, MALFORMED, MARK, MODULE, OK, UNSAFE, Case, hostile, live
 from corpus.legacy import stream
-from corpus.npy import npy
+from corpus.live_gadgets import NESTED
+from corpus.npy import npy, npz
 from corpus.opcodes import (
     Raw,
     beside_a_tensor,
@@ -49,11 +49,13 @@ WRITES = "setuptools._distutils.file_util.write_file"  # of a name and lines
 SPAWNS = "setuptools._distutils.spawn.spawn"
 BUILDS = "setuptools.build_meta.get_requires_for_build_sdist"  # without arguments: runs the setup.py beside it
 SETUP = {"setup.py": CODE.encode()}
+IMPORTS = "torch.nn.attention._fa4._fa4_import_module"
+MAKES = "torch._utils._rebuild_parameter"
+ADAM = "torch.optim.adam.Adam"
+UNKNOWN = named("nowhere.run")
+NEEDED = ("setuptools", "torch.nn.attention._fa4")
 IDENTITIES = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 TOUCH = b"(" + value("touch") + value(MARK) + b"e"
-PAYLOAD = call("os.mkdir", MARK)
-NESTED = pickled(PAYLOAD)
-FLOATS = struct.pack("<2f", 1.5, -2.0)
 Payload = tuple[str, Raw, int, tuple[str, ...], dict[str, bytes]]
 
 
@@ -71,14 +73,9 @@ def dropped(thing: bytes) -> Raw:
     return Raw(thing + b"0N")
 
 
-def applied(path: str, arguments: Raw) -> Raw:
-    """REDUCE with arguments that are computed."""
-    return Raw(named(path) + arguments + b"R")
-
-
 def by_tuple(path: str, *arguments: Any) -> Raw:
     """REDUCE with arguments that a call makes a tuple of."""
-    return applied(path, call("builtins.tuple", list(arguments)))
+    return Raw(named(path) + call("builtins.tuple", list(arguments)) + b"R")
 
 
 def _on_instances() -> Iterator[Payload]:
@@ -92,20 +89,14 @@ def _on_instances() -> Iterator[Payload]:
     yield "add", Raw(space(add=hints) + b"(" + ANNOTATED + b"\x90"), 4, both, {}
     yield "setstate-unknown", build(space(__setstate__=named(LOADS)), NESTED), 2, (LOADS, SPACE), {}
     yield "append-unknown", Raw(space(append=named(LOADS)) + value(NESTED) + b"a"), 2, (LOADS, SPACE), {}
-    imports = "torch.nn.attention._fa4._fa4_import_module"
-    yield "imports", build(space(__setstate__=named(imports)), "evil"), 2, (imports, SPACE), MODULE
+    yield "imports", build(space(__setstate__=named(IMPORTS)), "evil"), 2, (IMPORTS, SPACE), MODULE
     module = "torch.nn.modules.module.Module"
     held = {"_parameters": {}, "_buffers": {}, "_modules": {"append": named(LOADS)}}
     yield "module", Raw(build(newobj(module), held) + value(NESTED) + b"a"), 2, (module,), {}
     modules = "torch.nn.modules.container.ModuleList"
     moves = {"_modules": {}, "add_module": named("setuptools._distutils.file_util.move_file")}
-    yield (
-        "module-list",
-        Raw(build(newobj(modules), moves) + value(f"./{MARK}") + b"a"),
-        2,
-        ("ModuleList", "move_file"),
-        {"0": b"x"},
-    )
+    listed = Raw(build(newobj(modules), moves) + value(f"./{MARK}") + b"a")
+    yield "module-list", listed, 2, ("ModuleList", "move_file"), {"0": b"x"}
     users = build(newobj("collections.UserList"), {"data": space(extend=named(SPAWNS))})
     yield "user-list", Raw(users + TOUCH), 2, ("UserList",), {}
 
@@ -122,8 +113,8 @@ def _laundered() -> Iterator[Payload]:
             given = call(path, held, *(("x",) if name == "restore_type_tag" else ()))
             yield f"{kind}-by-{name}", Raw(given + value(NESTED) + b"a"), 2, (path, LOADS), {}
     alias = build(newobj("typing._SpecialGenericAlias"), {"__annotations__": {"x": EXPRESSION}})
-    of_type = call("builtins.type", named("typing.List"))
-    yield "class-by-type", Raw(build(of_type, dies) + b"0" + alias + b"0N"), 2, ("builtins.type", HINTS), {}
+    of_type = build(call("builtins.type", named("typing.List")), dies)
+    yield "class-by-type", Raw(of_type + b"0" + alias + b"0N"), 2, ("builtins.type", HINTS), {}
 
 
 def _of_arguments() -> Iterator[Payload]:
@@ -132,38 +123,30 @@ def _of_arguments() -> Iterator[Payload]:
     for kind, held in (("plain", keys), ("reborn", reborn)):
         yield f"keys-{kind}", dropped(call("collections.OrderedDict", held)), 2, ("OrderedDict", BUILDS), SETUP
         yield f"keys-computed-{kind}", dropped(by_tuple("collections.OrderedDict", held)), 2, ("OrderedDict",), SETUP
-    makes = "torch._utils._rebuild_parameter"
-    yield "detach", dropped(call(makes, space(detach=named(BUILDS)), True, no_hooks())), 2, (makes, BUILDS), SETUP
-    generator = "numpy.random._pickle.__generator_ctor"
-    random = "numpy.random._pickle.__randomstate_ctor"
-    for path in (generator, random):
-        yield f"{path[21:]}-calls", call(path, NESTED, named(LOADS)), 2, (path, LOADS), {}
-        yield f"{path[21:]}-computed", by_tuple(path, NESTED, named(LOADS)), 2, (path, LOADS), {}
+    yield "detach", dropped(call(MAKES, space(detach=named(BUILDS)), True, no_hooks())), 2, (MAKES, BUILDS), SETUP
+    for kind in ("generator", "randomstate"):
+        path = f"numpy.random._pickle.__{kind}_ctor"
+        yield f"{kind}-calls", call(path, NESTED, named(LOADS)), 2, (path, LOADS), {}
+        yield f"{kind}-computed", by_tuple(path, NESTED, named(LOADS)), 2, (path, LOADS), {}
     ini = {"pytest.ini": b"[pytest]\naddopts = -p evil\n", "evil.py": f"{CODE}\nraise SystemExit".encode()}
     tests = named("numpy.random.test")
-    yield "generator-tests-numpy", call(generator, "MT19937", tests), 2, (generator, "numpy.random.test"), ini
-    deep = "torch._tensor._rebuild_from_type_v2"
-    yield "from-type-computed", by_tuple(deep, named(LOADS), named("builtins.int"), (NESTED,), {}), 2, (deep, LOADS), {}
+    yield "random-state-tests-numpy", call(path, "MT19937", tests), 2, (path, "numpy.random.test"), ini
+    deep = by_tuple("torch._tensor._rebuild_from_type_v2", named(LOADS), named("builtins.int"), (NESTED,), {})
+    yield "from-type-computed", deep, 2, ("_rebuild_from_type_v2", LOADS), {}
 
 
-def _optimizers() -> Iterator[Payload]:
-    """torch's own ``__setstate__`` calls ``state["state"].get(p, [])``."""
-    adam = "torch.optim.adam.Adam"
-    group = [{"params": [MARK]}]
+def _of_states() -> Iterator[Payload]:
+    """Optimizers call ``state["state"].get(p, [])``; a database, named as Python 2 did, writes when it is deleted."""
     for kind, held in (("plain", space(get=named(WRITES))), ("reborn", build(REBORN, {"get": named(WRITES)}))):
-        state = {"defaults": {}, "state": held, "param_groups": group}
+        state = {"defaults": {}, "state": held, "param_groups": [{"params": [MARK]}]}
         pairs = [(key, Raw(value(part))) for key, part in state.items()]
-        yield f"adam-{kind}", build(newobj(adam), state), 2, (adam,), {}
-        yield f"adam-{kind}-ordered", build(newobj(adam), call("collections.OrderedDict", pairs)), 2, (adam,), {}
-        made = call("copyreg._reconstructor", named(adam), named("builtins.object"), None)
-        yield f"adam-{kind}-reconstructed", build(made, state), 2, (adam, "_reconstructor"), {}
-
-
-def _old_names() -> Iterator[Payload]:
-    """Names of Python 2, which unpicklers translate before protocol 3."""
+        yield f"adam-{kind}", build(newobj(ADAM), state), 2, (ADAM,), {}
+        yield f"adam-{kind}-ordered", build(newobj(ADAM), call("collections.OrderedDict", pairs)), 2, (ADAM,), {}
+        made = call("copyreg._reconstructor", named(ADAM), named("builtins.object"), None)
+        yield f"adam-{kind}-reconstructed", build(made, state), 2, (ADAM, "_reconstructor"), {}
     state = {"_index": {"a": (1, 2)}, "_modified": True, "_bakfile": "nonex", "_dirfile": MARK, "_datfile": "x"}
+    made = build(newobj("dumbdbm._Database"), {**state, "_mode": 0o600})
     for protocol in (0, 2):
-        made = build(newobj("dumbdbm._Database"), {**state, "_mode": 0o600})
         yield f"dumbdbm-{protocol}", dropped(made), protocol, ("dumbdbm", "dbm.dumb"), {}
 
 
@@ -187,9 +170,6 @@ def _torchscript() -> bytes:
                 self.training = state[1]
                 self.w = state[0] + torch.from_file("ran", True, 4).sum()
 
-            def forward(self, x):  # type: ignore[no-untyped-def]
-                return x + self.w
-
         file = io.BytesIO()
         torch.jit.save(torch.jit.script(Runs()), file)
     return file.getvalue()
@@ -197,16 +177,11 @@ def _torchscript() -> bytes:
 
 def _by_value() -> Raw:
     """A function that leaves the mark whatever it is given, as cloudpickle writes it."""
-    code = next(
-        part for part in compile(f"def f(*given, **named): {CODE}", "x", "exec").co_consts if hasattr(part, "co_code")
-    )
-    made = cloudpickle.dumps(types.FunctionType(code, {"__name__": "__main__", "__builtins__": __builtins__}, "f"))
-    ends = [*(found[2] for found in pickletools.genops(made)), len(made)]
-    kept = [
-        made[start:end]
-        for (opcode, _, start), end in zip(pickletools.genops(made), ends[1:], strict=True)
-        if opcode.name not in ("PROTO", "FRAME", "STOP")
-    ]
+    made = cloudpickle.dumps(eval(f"lambda *given, **named: {EXPRESSION}", {"__name__": "__main__"}))
+    found = [(opcode.name, start) for opcode, _, start in pickletools.genops(made)]
+    ends = [*(start for _, start in found[1:]), len(made)]
+    framing = ("PROTO", "FRAME", "STOP")
+    kept = [made[start:end] for (name, start), end in zip(found, ends, strict=True) if name not in framing]
     return Raw(b"".join(kept))
 
 
@@ -226,12 +201,8 @@ def _agents() -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
 
 def _agent(content: bytes) -> bytes:
     data = {"policy_class": {":type:": "x", ":serialized:": base64.b64encode(content).decode()}}
-    members = {
-        "data": json.dumps(data).encode(),
-        "policy.pth": archive(pickled({"w": Raw(b"N")}), {}),
-        "_stable_baselines3_version": b"2.3.0",
-    }
-    return zipped([Member(name, held) for name, held in members.items()])
+    policy = Member("policy.pth", archive(pickled({"w": Raw(b"N")}), {}))
+    return zipped([Member("data", json.dumps(data).encode()), policy, Member("_stable_baselines3_version", b"2.3.0")])
 
 
 def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
@@ -244,14 +215,12 @@ def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
     again = b"".join(text(f"{n:x}") + b"h\x01" for n in range(60_000))
     names = b"\x80\x02}(" + text("a") + tensor() + b"q\x01" + text("k" * 4000) + b"}(" + again + b"uu."
     yield "names-multiply", "model.pt", archive(names), BOUNDED
-    room = 150 << 20
-    swallowed = b"B" + struct.pack("<I", room)
-    bomb = b"\x80\x02" + swallowed
+    bomb, room = b"\x80\x02B" + struct.pack("<I", 150 << 20), 150 << 20
     yield "inflated-pickle", "model.pt", lambda: zipped(
         [Member(PICKLE, bomb + bytes(room) + b".", 8), Member("archive/version", b"3\n")]
     ), BOUNDED  # fmt: skip
-    yield "inflated-array", "a.npz", lambda: zipped(
-        [Member("a.npy", npy("|O", (1,), bomb + bytes(room) + b"."), 8)]
+    yield "inflated-array", "a.npz", lambda: npz(
+        {"a": npy("|O", (1,), bomb + bytes(room) + b".")}, method=8
     ), (*BOUNDED, UNSAFE)  # fmt: skip
     inner = pickled({"w": tensor(storage(numel=40 << 20), shape=(40 << 20,))})
     yield "inflated-policy", "model.zip", lambda: zipped(
@@ -260,8 +229,9 @@ def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
     yield "stacked-pickles", "stack.pkl", b"\x80\x02N." + b"N." * 400_000, (*BOUNDED, UNSAFE)
     yield "stacked-behind-a-stream", "stack.pt", stream() + b"N." * 300_000, (*BOUNDED, UNSAFE)
     yield "named-300000-times", "model.pt", archive(b"\x80\x02N0" + b"cos\nsystem\n0" * 300_000 + b"N."), (UNSAFE,)
-    yield "escapes", "model.pkl", b"\x80\x02S'" + b"\\x" * 2_000_000 + b"'\n.", BOUNDED
-    yield "escapes-of-u", "model.pkl", b"\x80\x02V" + b"\\u1" * 1_000_000 + b"\n.", BOUNDED
+    for opcode, escape in ((b"S'", b"\\x"), (b"V", b"\\u1")):
+        escapes = b"\x80\x02" + opcode + escape * 1_500_000 + opcode[1:] + b"\n."
+        yield f"escapes{len(escape)}", "model.pkl", escapes, BOUNDED
     for path in ("omegaconf.C", "m.C", "collections.OrderedDict", "collections.deque"):
         for count, more in ((20_000, b""), (50_000, text("_val") + b"N")):
             pairs = b"}(" + b"".join(text(f"{n:x}") + b"N" for n in range(count)) + more + b"u"
@@ -278,10 +248,10 @@ def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
     keys = b"\x80\x02(" + text("k" * 240) + b"q\x02" + b"h\x02" * 15 + b"tq\x01}("
     keys += b"".join(b"(h\x01" + value(n) + b"tN" for n in range(100_000)) + b"u."
     yield "tuples-as-keys", "model.pkl", keys, BOUNDED
-    many = b"".join(tensor() + b"}" + text("a") + b"Ns" for _ in range(3000))
+    many = (tensor() + b"}" + text("a") + b"Ns") * 3000
     yield "tensors-as-keys", "model.pt", archive(b"\x80\x02}(" + many + b"u."), BOUNDED
-    numbers = b"".join(text(f"k{n}") + b"K\x01" for n in range(300_000))
-    yield "many-numbers", "model.pt", archive(pickled({"w": tensor()})[:-2] + numbers + b"u."), BOUNDED
+    numbers = {f"k{n}": 1 for n in range(300_000)}
+    yield "many-numbers", "model.pt", archive(pickled({"w": tensor(), **numbers})), BOUNDED
     for shape in ((1 << 62,) * 64, (1 << 31,) * 3, ((1 << 63) - 1,) * 2):
         content = archive(pickled({"w": tensor(shape=shape, strides=(0,) * len(shape))}))
         yield f"shape-{len(shape)}-times-2-to-the-{shape[0].bit_length()}", "model.pt", content, (MALFORMED, LIMIT)
@@ -289,25 +259,19 @@ def _costly() -> Iterator[tuple[str, str, Any, tuple[int, ...]]]:
 
 def _not_run() -> Iterator[tuple[str, Raw]]:
     """What must be unsafe though no harmless payload is at hand: the same tricks with what does no visible harm."""
-    unknown = named("nowhere.run")
-    yield "keys-of-an-unknown", dropped(call("collections.OrderedDict", space(keys=unknown)))
-    yield (
-        "to-of-an-object",
-        dropped(call("torch._utils._rebuild_device_tensor_from_cpu_tensor", space(to=unknown), 1, "cpu", False)),
-    )
-    yield (
-        "state-of-a-module",
-        dropped(build(call("torch.jit._pickle.build_intlist", named("pathlib.os")), {"sep": "E"})),
-    )
-    counter = call("torch.jit._pickle.build_intlist", named("collections.Counter"))
-    yield "patched-container", dropped(build(counter, (None, {"most_common": named("builtins.list")})))
-    yield "factory-in-a-state", build(call("collections.defaultdict", None), (None, {"default_factory": unknown}))
+    yield "keys-of-an-unknown", dropped(call("collections.OrderedDict", space(keys=UNKNOWN)))
+    moved = "torch._utils._rebuild_device_tensor_from_cpu_tensor"
+    yield "to-of-an-object", dropped(call(moved, space(to=UNKNOWN), 1, "cpu", False))
+    for path in ("pathlib.os", "collections.Counter"):
+        given = call("torch.jit._pickle.build_intlist", named(path))
+        yield f"state-of-{path}", dropped(build(given, (None, {"most_common": named("builtins.list")})))
+    yield "factory-in-a-state", build(call("collections.defaultdict", None), (None, {"default_factory": UNKNOWN}))
     yield "factory-computed", by_tuple("collections.defaultdict", named(LOADS))
     opener = "fsspec.implementations.local.LocalFileOpener"
     yield "opens-a-file", build(newobj(opener), {"mode": "r+b", "path": "x", "autocommit": True, "loc": 0})
     generic = build(newobj("typing._GenericAlias"), {"__origin__": named(SPACE)})
-    yield "class-by-alias", dropped(build(generic, (None, {"__del__": unknown})))
-    place = ("storage", named("torch.FloatStorage"), "1", space(startswith=unknown), 2)
+    yield "class-by-alias", dropped(build(generic, (None, {"__del__": UNKNOWN})))
+    place = ("storage", named("torch.FloatStorage"), "1", space(startswith=UNKNOWN), 2)
     yield "location-with-methods", dropped(persistent(place))
     for old in sorted({name.partition(".")[0] for name in IMPORT_MAPPING}):
         yield f"old-{old}", build(newobj(f"{old}.Thing"), {"x": 1})
@@ -317,14 +281,16 @@ def _not_run() -> Iterator[tuple[str, Raw]]:
 
 def cases() -> Iterator[Case]:
     """All of them."""
-    for part in (_on_instances, _laundered, _of_arguments, _optimizers, _old_names):
+    for part in (_on_instances, _laundered, _of_arguments, _of_states):
         for name, payload, protocol, said, beside in part():
             content = archive(beside_a_tensor(payload, protocol))
-            yield live(f"attack{part.__name__}-{name}", "model.pt", content, *said, beside=beside)
+            needs = next((module for module in NEEDED if module.encode() in payload), "")
+            yield live(f"attack{part.__name__}-{name}", "model.pt", content, *said, beside=beside, needs=needs)
     yield live("attack-torchscript-setstate", "model.pt", _torchscript, "TorchScript")
     for name, content, said in _agents():
         yield live(f"attack-agent-{name}", "a.zip", _agent(content), *said, loader="sb3", beside=MODULE)
     for name, filename, made, exits in _costly():
         yield hostile(f"attack-costs-{name}", filename, made, *exits)
     for name, payload in _not_run():
-        yield hostile(f"attack-unsafe-{name}", "model.pt", archive(beside_a_tensor(payload)), *EITHER)
+        exits = EITHER if name.startswith("location") else (UNSAFE,)
+        yield hostile(f"attack-unsafe-{name}", "model.pt", archive(beside_a_tensor(payload)), *exits)

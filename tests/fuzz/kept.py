@@ -146,4 +146,20 @@ KEPT = (
         lambda: archive(pickled({"a\x01": {"_orig_mod": {"w": tensor()}}})),
         ("opened data 0",),
     ),
+    Kept(
+        "conjugated-reals",
+        "reading a real tensor that is said to be conjugated lazily ended in ValueError",
+        "model.pt",
+        lambda: archive(pickled({"w": tensor(metadata=({"conj": True},))})),
+        ("opened data 0", "CorruptFile 3"),
+    ),
+    Kept(
+        "negated-bools",
+        "reading bools that are said to be negated lazily ended in TypeError",
+        "model.pt",
+        lambda: archive(
+            pickled({"w": tensor(storage(named("torch.BoolStorage"), numel=8), metadata=({"neg": True},))})
+        ),
+        ("opened data 0", "CorruptFile 3"),
+    ),
 )

@@ -16,6 +16,8 @@ from weightkit.formats.base import Limits
 
 DO_NOT_LOAD = "do not load this file with anything that unpickles it"
 _MOST_FINDINGS = 50
+# The opcodes that a pickle can start with.
+PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 _MOST_STACKED = 50
 _MOST_JUDGED = 1 << 24  # of a file that is no pickle by its looks
 
@@ -89,6 +91,8 @@ def verdict_on(remarks: Sequence[Remark]) -> Verdict:
 
 def refuse_payload(source: Source, limits: Limits) -> None:
     """Raise UnsafeContent where a loader that takes any file for a pickle would execute something in this one."""
+    if not source.size or source.read(0, 1)[0] not in PICKLE_STARTS:
+        return
     content = bytes(source.read(0, min(source.size, _MOST_JUDGED)))
     try:
         found = unpickle(content, where=source.shown, limits=limits).remarks
@@ -96,8 +100,8 @@ def refuse_payload(source: Source, limits: Limits) -> None:
         raise
     except CutShort:
         if len(content) < source.size:
-            found_so_far = f"{len(content)} bytes that are a pickle as well, of {source.size}"
-            raise limits.exceeded("header_bytes", where=source.shown, found=found_so_far) from None
+            problem = f"its first {len(content)} bytes are a pickle as well, which no honest file of this kind is"
+            raise CorruptFile(f"{source.shown}: {problem}") from None
         return  # it is no pickle
     except CorruptFile:  # nor is this one
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import struct
+from math import isinf
 
 from weightkit.formats._pickle_records import BigInt
 from weightkit.formats._pickle_stream import Stream
@@ -71,9 +72,12 @@ class Literals(Stream):
         if b"_" in raw or raw != raw.strip():
             self.fail(position, "a float that is not one")
         try:
-            return self._push(float(raw), end)
+            value = float(raw)
         except ValueError:
             self.fail(position, "a float that is not one")
+        if isinf(value) and b"inf" not in raw.lower():
+            self.fail(position, "a float that is too large")
+        return self._push(value, end)
 
     def _binfloat(self, position: int) -> int:
         return self._push(struct.unpack(">d", self._bytes(position, 8))[0], position + 8)

@@ -72,9 +72,17 @@ def _is_ordinary(path: str) -> bool:
     if path in tables.ORDINARY or path in tables.SINGLETONS:
         return True
     name = path.rpartition(".")[2]
-    if path.startswith(tables.ORDINARY_MODULES) or path == f"torch.nn.{name}":
-        return (name if path.startswith("typing.") else name.lstrip("_"))[:1].isupper()
+    if path.startswith(tables.ORDINARY_MODULES) or path in (f"torch.nn.{name}", f"typing.{name}"):
+        return _looks_like_a_class(name)
     return path == f"builtins.{name}" and name.endswith(tables.ORDINARY_BUILTINS)
+
+
+def _looks_like_a_class(name: str) -> bool:
+    """Whether a name is spelled as classes are; what is spelled so and is none stands in a list."""
+    bare = name.removeprefix("_")
+    if name in tables.NO_CLASSES or "_" in bare or not bare[:1].isupper():
+        return False
+    return not bare.isupper() or name in tables.CLASSES_IN_CAPITALS
 
 
 def may_be_called(ref: Ref) -> int:

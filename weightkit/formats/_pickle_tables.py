@@ -77,15 +77,21 @@ EVERYWHERE = sys.stdlib_module_names | {
     "__builtin__", "asynchat", "asyncore", "cPickle", "commands", "copy_reg", "distutils", "imp", "msvcrt", "nt",
     "popen2", "posix", "smtpd", "thread", "torch", "numpy", "urllib2", "winreg",
     # What torch brings along.
+    "_dummy_thread", "_dummy_threading", "test",
     "_distutils_hack", "filelock", "fsspec", "functorch", "jinja2", "markupsafe", "mpmath", "networkx", "pip",
     "pkg_resources", "setuptools", "sympy", "torchgen", "typing_extensions", "wheel",
 }  # fmt: skip
 # Of these modules the classes, which begin with a capital: their functions and the modules they import are not meant.
 ORDINARY_MODULES = (
-    "typing.", "abc.", "enum.", "datetime.", "numbers.", "torch.nn.modules.", "torch.nn.parameter.",
+    "abc.", "enum.", "numbers.", "torch.nn.modules.", "torch.nn.parameter.",
     "torch.nn.parallel.", "torch.nn.utils.", "torch.nn.quantized.", "torch.optim.", "torch.distributions.",
     "torch.ao.nn.", "torch.amp.", "torch.cuda.amp.", "torch.utils.data.sampler.", "torch.utils.data.dataset.",
 )  # fmt: skip
+# Spelled like classes, and functions, modules or tuples; and classes in capitals, which constants are otherwise.
+NO_CLASSES = frozenset(("NamedTuple", "TypedDict", "_Number", "_Reduction"))
+CLASSES_IN_CAPITALS = frozenset(
+    ("ABC", "ASGD", "CELU", "ELU", "GELU", "GLU", "GRU", "LBFGS", "LSTM", "RNN", "SELU", "SGD", "SWALR")
+)
 ORDINARY = frozenset(
     ("argparse.Namespace", "types.SimpleNamespace", "io.BytesIO", "_io.BytesIO", "random.Random", "_random.Random",
      "uuid.SafeUUID", "dataclasses._MISSING_TYPE", "functools.partial", "torch.Generator", "torch._C.Generator",

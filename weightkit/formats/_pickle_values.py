@@ -28,7 +28,7 @@ def key_text(key: object, depth: int = 0) -> str | None:
         if len(key) > _MOST_KEY_PARTS or depth > 1:
             return None
         parts = [part for part in (key_text(part, depth + 1) for part in key) if part is not None]
-        short = all(len(part) <= _MOST_KEY_TEXT for part in parts)
+        short = sum(map(len, parts)) <= _MOST_KEY_TEXT
         return "/".join(parts) if short and len(parts) == len(key) else None
     if isinstance(key, Ref):
         return key.path

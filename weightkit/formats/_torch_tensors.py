@@ -220,6 +220,8 @@ def _strided(name: str, arguments: tuple[object, ...]) -> Tensor:
     if len(arguments) > least:
         bits = _bits(arguments[least])
         tensor.conjugate, tensor.negative = "conj" in bits, "neg" in bits
+        if tensor.conjugate and dtype.kind != "complex":
+            raise MalformedError(f"a conjugate view of {dtype.name}")
     if storage.on_meta:
         return ListedTensor(dtype, tensor.shape, "meta", 0, "it was on the meta device: it has no values")
     if dtype.kind == "packed" or dtype.name == "complex32":
@@ -345,9 +347,9 @@ def _bits(metadata: object) -> list[str]:
     if len(pairs) > _MOST_BITS:
         raise MalformedError(f"a tensor with {len(pairs)} marks, expected conj and neg at most")
     found = [(key, value) for key, value in pairs if isinstance(key, str) and key in ("conj", "neg")]
-    if any(type(value) is not bool for _, value in found):
-        raise MalformedError("a tensor's conj or neg is neither true nor false")
-    return [key for key, value in found if value is True]
+    if any(value is not True for _, value in found):  # torch looks at the key only
+        raise MalformedError("a tensor's conj or neg is not true")
+    return [key for key, _ in found]
 
 
 def _check_state(state: object) -> None:

@@ -24,6 +24,7 @@ from weightkit.formats.base import Limits
 ROOTS = ("agent", "state_dict", "model_state_dict", "model", "policy")
 _Path = tuple[str, ...]
 _CHECK_EVERY = 8192
+_NUMBERS = (int, float, bool)
 _FEW = 100_000  # objects that are walked without asking how many the pickle wrote
 _TEXT_PER_NODE = 64  # characters of text that count as one more object
 
@@ -154,6 +155,7 @@ class _Walk:
             assert isinstance(task, _Task)
             self._count_visit()
             node = self._unwrapped(task.node)
+            self.parent_length = task.length
             if is_tensor_call(node):
                 self._tensor(node, task.path, task.holder, task.key)
                 continue
@@ -203,6 +205,8 @@ class _Walk:
 
     def _enter(self, task: _Task, items: list[Pair], as_list: bool, stack: list[_Task | _Leave]) -> None:
         """Put the children of a container on the stack; tensors that come first are taken at once."""
+        self.visited += len(items)  # whoever is referred to over and over costs as much each time
+        self.parent_length = task.length + 1
         parent = task.path
         as_list = as_list and bool(parent)
         if parent:
@@ -233,6 +237,11 @@ class _Walk:
             seen.add(same)
             if len(text) > longest:
                 self._check_length(task.length + 1 + len(text))
+            self.visited += len(text) // _TEXT_PER_NODE
+            if value is None or type(value) in _NUMBERS:
+                holder.set(index if as_list else text, value)
+                holder.kept += 1
+                continue
             if not tasks and is_tensor_call(value):
                 self._count_visit()
                 self._tensor(value, (*parent, text), holder, index if as_list else text)
@@ -255,10 +264,10 @@ class _Walk:
             holder.kept += 1
             return
         try:
-            tensor = self.decoded.get(id(node)) or decode_tensor(node)
+            before = self.first_name.get(id(node))
+            tensor = decode_tensor(node) if before is None else self.found.tensors.get(before) or decode_tensor(node)
         except MalformedError as error:
             raise CorruptFile(f"{self.where}: tensor {printable('.'.join(path))!r}: {error}") from None
-        self.decoded[id(node)] = tensor
         self._keep(tensor, node, path, holder)
 
     def _keep(self, tensor: Tensor | HeldArray, node: object, path: _Path, holder: _Holder) -> None:
@@ -267,7 +276,7 @@ class _Walk:
         tensors = self.found.tensors
         if len(tensors) >= self.limits.tensors:
             raise self.limits.exceeded("tensors", where=self.where, found=f"more than {self.limits.tensors} tensors")
-        self.characters += len(path) + sum(map(len, path))
+        self.characters += len(path[-1]) + self.parent_length
         if self.characters > self.limits.names:
             raise self.limits.exceeded("names", where=self.where, found=f"names of {self.characters} characters")
         tensors[path] = tensor
