@@ -13,7 +13,7 @@ from weightkit.errors import FormatError, UnknownFormat, UsageError
 from weightkit.formats._source import unreadable
 from weightkit.formats._tar import is_tar
 from weightkit.formats._tripwire import armed
-from weightkit.formats.base import HEAD_BYTES, Format, Limits, Write
+from weightkit.formats.base import HEAD_BYTES, PICKLE_STARTS, Format, Limits, Write
 
 # name -> (what it looks like from outside, module); each module has a FORMAT. The order is that of asking.
 FORMATS: dict[str, tuple[str, str]] = {
@@ -29,8 +29,6 @@ FORMATS: dict[str, tuple[str, str]] = {
     "sharded_dir": ("folder", "weightkit.formats.sharded_dir"),
 }
 _DEFAULTS = Limits()
-# The opcodes that a pickle can start with: such a file is judged as one too, whatever else it may be.
-_PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 
 __all__ = ["FORMATS", "Format", "Limits", "Write", "detect", "format_named", "open_checkpoint", "writer_for"]
 
@@ -53,7 +51,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
 def _detect(path: str, head: bytes) -> Format:
     if is_tar(head):  # torch tries this before it unpickles, and a tar's first name can be anything
         raise _unknown(path, head)
-    for candidate in _looking_like(_look(head)):
+    for candidate in _looking_like(_look(path, head)):
         if candidate.detect(path, head):
             return candidate
     raise _unknown(path, head)
@@ -79,7 +77,7 @@ def open_checkpoint(path: str | os.PathLike[str], limits: Limits = _DEFAULTS) ->
 
 def _refuse_payload(path: str, head: bytes, limits: Limits) -> None:
     """Raise UnsafeContent where the file is a pickle with a payload too, whatever else it looks like."""
-    if head and head[0] in _PICKLE_STARTS:
+    if head and head[0] in PICKLE_STARTS:
         from weightkit.formats.bare_pickle import refuse_pickled_payload
 
         with armed():
@@ -102,13 +100,15 @@ def _looking_like(look: str) -> Iterator[Format]:
     return (format_named(name) for name, (outside, _) in FORMATS.items() if outside in (look, "other"))
 
 
-def _look(head: bytes) -> str:
+def _look(path: str, head: bytes) -> str:
     """What it looks like from outside; a file that looks like nothing in particular is "other"."""
     if not head:
         return "folder"
     if head.startswith(b"PK"):
         return "zip"
     if head[0] == 0x80 or head.startswith(b"L119547037146038801333356L\n."):
+        return "pickle"
+    if path.endswith((".pkl", ".pickle")) and head[0] in PICKLE_STARTS:  # of protocol 0 or 1
         return "pickle"
     return "json" if head.lstrip().startswith(b"{") else "other"
 

@@ -12,12 +12,10 @@ from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_stream import CutShort
 from weightkit.formats._pickle_vm import Unpickled, name_payloads, unpickle
 from weightkit.formats._source import Source
-from weightkit.formats.base import Limits
+from weightkit.formats.base import PICKLE_STARTS, Limits
 
 DO_NOT_LOAD = "do not load this file with anything that unpickles it"
 _MOST_FINDINGS = 50
-# The opcodes that a pickle can start with.
-PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 _MOST_STACKED = 50
 _MOST_JUDGED = 1 << 24  # of a file that is no pickle by its looks
 

@@ -18,6 +18,8 @@ from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
 
 Level = Literal["opaque", "unsafe"]
 _AN_OBJECT = "an object"
+# Where a pickler finds torch's singletons when it looks for the module that holds them.
+_FOUND_IN_UTILS = "torch._utils.torch."
 _LISTED = tables.CALLABLE | tables.ARGUMENT_CHECKED
 
 
@@ -58,6 +60,8 @@ def judge_ref(ref: Ref) -> Remark | None:
 
 
 def _judge_path(ref: Ref, path: str) -> Remark | None:
+    if path.startswith(_FOUND_IN_UTILS) and path.removeprefix(_FOUND_IN_UTILS) in tables.TORCH_CONSTANTS:
+        return None
     if not ref.module or not ref.name or not ref.name.isidentifier():
         return Remark("unsafe", ref.offset, path, f"{path!r} names something inside something else")
     if is_data_ref(path):
@@ -109,9 +113,19 @@ def judge_call(call: Call) -> Remark | None:
                 return None
             return unsafe if isinstance(first, (Call, Ref, Persistent)) else None
         return None if path in tables.CALLABLE or _harmless(path, arguments) else unsafe
+    if path == "types.SimpleNamespace" and _empty(call.arguments) and _empty(call.keywords):
+        return None  # an object like any other; Python makes this one by a call
+    if path.startswith("builtins.") and path.endswith(tables.ORDINARY_BUILTINS) and _are_plain(call.arguments):
+        return None  # an exception that was kept
     if call.how in ("NEWOBJ", "NEWOBJ_EX") and call.target.name.isidentifier():
         return None if _empty(call.arguments) and _empty(call.keywords) else unsafe
     return unsafe
+
+
+def _are_plain(arguments: object) -> bool:
+    if not isinstance(arguments, tuple):
+        return False
+    return all(argument is None or isinstance(argument, (str, bytes, int, float)) for argument in arguments)
 
 
 def _is_unlisted_call(argument: object) -> bool:

@@ -31,7 +31,8 @@ SEQUENCES = frozenset(
 )
 CONTAINERS = MAPPINGS | SEQUENCES
 VALUES = frozenset(
-    ("builtins.bytearray", "builtins.bytes", "builtins.complex", "builtins.slice", "builtins.range", "builtins.xrange",
+    ("random.Random",
+     "builtins.bytearray", "builtins.bytes", "builtins.complex", "builtins.slice", "builtins.range", "builtins.xrange",
      "torch.device", "torch.Generator", "torch._C.Generator", "torch.serialization._get_layout",
      "torch.torch_version.TorchVersion", "numpy.dtype",
      "numpy.core.multiarray.scalar", "numpy.core.numeric._frombuffer", "decimal.Decimal", "fractions.Fraction",
@@ -51,7 +52,7 @@ CALLABLE = (REBUILDS | CONTAINERS | VALUES) - ARGUMENT_CHECKED
 # Listed functions whose result is given a state by honest picklers.
 WITH_STATE = CONTAINERS | GENERATORS | {
     "numpy.dtype", "numpy.core.multiarray._reconstruct", "copyreg._reconstructor", "torch.torch_version.TorchVersion",
-    "torch.Generator", "torch._C.Generator", SEED_SEQUENCE,
+    "torch.Generator", "torch._C.Generator", "random.Random", "uuid.UUID", SEED_SEQUENCE,
 }  # fmt: skip
 SAFE_CODECS = ("latin1", "latin-1", "ascii", "utf-8", "utf8")
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
@@ -88,7 +89,9 @@ ORDINARY_MODULES = (
     "torch.ao.nn.", "torch.amp.", "torch.cuda.amp.", "torch.utils.data.sampler.", "torch.utils.data.dataset.",
 )  # fmt: skip
 # Spelled like classes, and functions, modules or tuples; and classes in capitals, which constants are otherwise.
-NO_CLASSES = frozenset(("NamedTuple", "TypedDict", "_Number", "_Reduction"))
+NO_CLASSES = frozenset(
+    ("NamedTuple", "TypedDict", "_Number", "_Reduction", *(f"BroadcastingList{n}" for n in range(1, 7)))
+)
 CLASSES_IN_CAPITALS = frozenset(
     ("ABC", "ASGD", "CELU", "ELU", "GELU", "GLU", "GRU", "LBFGS", "LSTM", "RNN", "SELU", "SGD", "SWALR")
 )

@@ -9,12 +9,12 @@ from weightkit.formats._pickle_vm import unpickle
 from weightkit.formats._source import Source
 from weightkit.formats._torch_state import checkpoint_of
 from weightkit.formats._torch_tensors import Storage
-from weightkit.formats.base import Format, Limits
+from weightkit.formats.base import Format, Limits, ending_of
 
 
-def detect(_: str, head: bytes) -> bool:
-    """The opcode that begins every pickle since Python 2.3."""
-    return head[:1] == b"\x80"
+def detect(path: str, head: bytes) -> bool:
+    """The opcode that begins every pickle since Python 2.3, or the ending."""
+    return head[:1] == b"\x80" or ending_of(path) in FORMAT.endings
 
 
 def open_bare_pickle(path: str, limits: Limits) -> Checkpoint:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 512
 METADATA_KEY = "weightkit"
+# The opcodes that a pickle can start with: such a file is judged as one too, whatever else it may be.
+PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 
 
 @dataclass(frozen=True)
