@@ -151,7 +151,7 @@ def test_what_was_not_looked_at_does_not_pass(word: str, call: Call, tmp_path: P
     assert call("inspect", path, "--fail-on", word)[0] != 0
 
 
-def test_two_nans_of_other_bits_are_no_equal_numbers(call: Call, tmp_path: Path) -> None:
+def test_a_number_that_is_nan_in_one_part_is_compared_in_the_other(call: Call, tmp_path: Path) -> None:
     paths = [saved(tmp_path / f"{n}.pt", torch.tensor([complex(float("nan"), n)])) for n in (1, 2)]
     assert call("diff", *paths, "--values")[0] == 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def test_every_format_adapter_and_message_is_explained() -> None:
 def test_every_limit_is_explained_with_its_default() -> None:
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", page, re.MULTILINE)
-    assert {name: int(value.replace(",", "")) for name, value in rows} == asdict(Limits())
+    assert {name: int(value.replace(",", "")) for name, value in rows} == Limits().as_dict()
 
 
 def test_every_key_of_the_templates_is_explained() -> None:

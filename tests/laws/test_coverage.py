@@ -63,7 +63,7 @@ def test_a_read_tensor_that_is_held_is_the_one_finding(name: str) -> None:
 @given(st.sampled_from(SENT), st.booleans())
 def test_another_shape_or_dtype_is_the_one_finding(name: str, shape: bool) -> None:
     spec = NEEDS[name]
-    other = TensorSpec(spec.dtype, (*spec.shape, 1)) if shape else TensorSpec(replace(spec.dtype, name="x"), spec.shape)
+    other = TensorSpec(spec.dtype, (*spec.shape, 1)) if shape else TensorSpec(spec.dtype.replace(name="x"), spec.shape)
     needs = StateSpec({**NEEDS.tensors, name: other})
     assert [(f.code, f.subject) for f in check_coverage(SENT, needs, OFFER)] == [("WK303", name)]
 

@@ -53,11 +53,9 @@ def parse_limits(limit: Iterable[str], max_bytes: str | None) -> Limits | None:
         asked.append((f"--max-bytes {max_bytes}", "expanded_bytes", "=", max_bytes))
     if not asked:
         return None
-    from dataclasses import asdict, replace
-
     from weightkit.formats import Limits
 
-    defaults = asdict(Limits())
+    defaults = Limits().as_dict()
     chosen: dict[str, Any] = {}
     for item, name, equals, text in asked:
         if name not in defaults:
@@ -70,7 +68,7 @@ def parse_limits(limit: Iterable[str], max_bytes: str | None) -> Limits | None:
         if not 0 < value < _MOST:
             raise UsageError(f"--limit {printable(item)}: expected {name}=NUMBER, above 0, with k, M or G behind it")
         chosen[name] = value if isinstance(defaults[name], float) else int(value)
-    return replace(Limits(), **chosen)
+    return Limits().replace(**chosen)
 
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")

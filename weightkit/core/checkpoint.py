@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from weightkit.core.record import Record
 from weightkit.core.report import Finding
 from weightkit.core.tensor import StateSpec
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 Verdict = Literal["data", "opaque", "unsafe"]
 
 
-@dataclass(frozen=True)
-class NotDense:
+class NotDense(Record):
     """Why a tensor is listed but cannot be read as a dense array.
 
     ``kind`` is "sparse_coo", "sparse_csr" (and its like), "quantized", "nested", "meta" or "numpy_object"; ``nbytes``
@@ -28,8 +28,7 @@ class NotDense:
     why: str
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Record):
     """One opened checkpoint. Opening it reads specs only; ``read(name)`` reads that tensor's bytes.
 
     ``root`` is the dotted path below which the tensors' names start ("agent" for RoboBase, "" where none is known).
@@ -45,7 +44,7 @@ class Checkpoint:
     root: str
     state: StateSpec
     metadata: Mapping[str, object]
-    read: Callable[[str], np.ndarray] = field(repr=False)
+    read: Callable[[str], np.ndarray]
     verdict: Verdict | None = None
     findings: tuple[Finding, ...] = ()
-    not_dense: Mapping[str, NotDense] = field(default_factory=dict)
+    not_dense: Mapping[str, NotDense] = MappingProxyType({})

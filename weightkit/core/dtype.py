@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from weightkit.core.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
 Kind = Literal["float", "complex", "int", "uint", "bool", "packed"]
 
 
-@dataclass(frozen=True)
-class DType:
+class DType(Record):
     """One element type: its torch name, bytes per element, and kind.
 
     The kind "packed" is listed only: quantized or sub-byte elements, which have no plain numbers.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
+from weightkit.core.record import Record
 from weightkit.core.text import printable
 
 
@@ -65,8 +66,7 @@ CODES: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Record):
     """One thing that was seen: a stable code, its weight, what it is about, what it says and what to do."""
 
     code: str
@@ -79,7 +79,7 @@ class Finding:
         if self.code not in CODES:
             raise ValueError(f"finding code {self.code!r} is not listed in CODES")
         if not self.subject.isprintable():  # a name from a file
-            object.__setattr__(self, "subject", printable(self.subject, longest=len(self.subject)))
+            self.__dict__["subject"] = printable(self.subject, longest=len(self.subject))
 
     def to_dict(self) -> dict[str, str]:
         """The finding as it stands in ``--json``."""
@@ -92,13 +92,12 @@ class Finding:
         }
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Record):
     """What a verb found. ``facts`` are the verb's own fields, JSON values only, beside the fields all reports share."""
 
     verb: str
     findings: tuple[Finding, ...] = ()
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, object] = MappingProxyType({})
     exit_code: int = 0
 
     @property

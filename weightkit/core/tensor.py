@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 
 from weightkit.core.dtype import DType, dtype_named
+from weightkit.core.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(Record):
     """Element type and shape of one entry of a state_dict."""
 
     dtype: DType
@@ -31,12 +30,11 @@ class TensorSpec:
         return f"{self.dtype.name}{list(self.shape)}"
 
 
-@dataclass(frozen=True, slots=True)
-class StateSpec(Mapping[str, TensorSpec]):
+class StateSpec(Record, Mapping[str, TensorSpec]):
     """Ordered name -> TensorSpec, aliases included; ``aliases`` maps each second name of a tensor to its first."""
 
     tensors: Mapping[str, TensorSpec]
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         for alias, of in self.aliases.items():
@@ -44,8 +42,8 @@ class StateSpec(Mapping[str, TensorSpec]):
                 raise ValueError(f"alias {alias!r} of {of!r}: both must be names of the state")
             if of in self.aliases:
                 raise ValueError(f"alias {alias!r} points at {of!r}, which is an alias itself")
-        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
-        object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
+        self.__dict__["tensors"] = MappingProxyType(dict(self.tensors))
+        self.__dict__["aliases"] = MappingProxyType(dict(self.aliases))
 
     def __getitem__(self, name: str) -> TensorSpec:
         return self.tensors[name]

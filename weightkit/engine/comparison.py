@@ -152,7 +152,7 @@ def compare_arrays(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
             if whole:
                 unequal = x != y if x.dtype == y.dtype else x.astype(object) != y.astype(object)
             else:
-                unequal = (wide_x != wide_y) & ~(np.isnan(wide_x) & np.isnan(wide_y))
+                unequal = _differ(wide_x.real, wide_y.real) | _differ(wide_x.imag, wide_y.imag)
             count = int(np.count_nonzero(unequal))
             if count:
                 differing += count
@@ -200,6 +200,14 @@ def _has_length(flat: np.ndarray) -> bool:
 
     chunks = (_wide(flat[start : start + CHUNK]) for start in range(0, flat.size, CHUNK))
     return any(bool((np.isfinite(chunk) & (chunk != 0)).any()) for chunk in chunks)
+
+
+def _differ(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where two arrays of floats differ; NaN at the same place is no difference."""
+    import numpy as np
+
+    unequal: np.ndarray = (x != y) & ~(np.isnan(x) & np.isnan(y))
+    return unequal
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

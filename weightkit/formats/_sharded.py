@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
@@ -128,7 +127,7 @@ def _with_total(checkpoint: Checkpoint, index: Source, total: object) -> Checkpo
         return checkpoint
     message = f"{index.shown}: total_size is {total}, the tensors in the shards have {state.nbytes} bytes"
     finding = Finding("WK102", Severity.WARNING, "total_size", message, "compare the shards with where they came from")
-    return replace(checkpoint, findings=(finding, *checkpoint.findings))
+    return checkpoint.replace(findings=(finding, *checkpoint.findings))
 
 
 class _Metered(Source):

@@ -222,6 +222,8 @@ def _strided(name: str, arguments: tuple[object, ...]) -> Tensor:
         tensor.conjugate, tensor.negative = "conj" in bits, "neg" in bits
         if tensor.conjugate and dtype.kind != "complex":
             raise MalformedError(f"a conjugate view of {dtype.name}")
+        if tensor.negative and dtype.kind == "bool":
+            raise MalformedError("a negative view of bool")
     if storage.on_meta:
         return ListedTensor(dtype, tensor.shape, "meta", 0, "it was on the meta device: it has no values")
     if dtype.kind == "packed" or dtype.name == "complex32":

@@ -219,7 +219,7 @@ def _central_headers(source: Source, directory: bytes, count: int) -> list[_Cent
 def _check_central(shown: str, flags: int, method: int, comment: int, disk: int) -> None:
     if flags & 0x2041:
         raise CorruptFile(f"{shown} is encrypted", hint="decrypt the archive first")
-    if flags & _REFUSED_FLAGS or comment or disk not in (0, U16):
+    if flags & _REFUSED_FLAGS or comment or disk:
         raise CorruptFile(f"{shown} has flags {flags:#06x}, a comment or a second disk, which is refused")
     if method not in (STORED, DEFLATED):
         raise CorruptFile(f"{shown} is packed with method {method}; only stored and deflated are read")

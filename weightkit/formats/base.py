@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from weightkit.core.checkpoint import Checkpoint
+from weightkit.core.record import Record
 from weightkit.core.tensor import StateSpec
 from weightkit.core.text import printable
 from weightkit.errors import LimitExceeded, WriteError
@@ -21,8 +21,7 @@ METADATA_KEY = "weightkit"
 PICKLE_STARTS = b"(NIJKLMFGSTUVXBC)]}cPi\x80\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x95\x96"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Record):
     """What reading one file may cost. The defaults are far above real checkpoints of 100,000 tensors."""
 
     opcodes: int = 20_000_000  # of one pickle
@@ -67,8 +66,7 @@ class Write(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(Record):
     """One container format.
 
     ``detect`` is cheap: it sees the path and the first bytes (none for a directory). ``open`` reads specs only and
@@ -79,9 +77,9 @@ class Format:
     name: str
     description: str
     endings: tuple[str, ...]
-    detect: Callable[[str, bytes], bool] = field(repr=False)
-    open: Callable[[str, Limits], Checkpoint] = field(repr=False)
-    write: Write | None = field(default=None, repr=False)
+    detect: Callable[[str, bytes], bool]
+    open: Callable[[str, Limits], Checkpoint]
+    write: Write | None = None
     judges: bool = True
 
 

@@ -45,7 +45,7 @@ _ITEM = re.compile(
     |(['"])fortran_order\3\s*:\s*(?P<fortran_order>True|False)
     |(['"])shape\5\s*:\s*(?P<shape>\([0-9L,\s]*\))
     )\s*(?:,|(?=\}))""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
 _SIZE = re.compile(r"0|[1-9][0-9]{0,17}")
 _CODES = {name: code for code, name in _DESCRIPTIONS.items()}
@@ -188,7 +188,7 @@ def _header(archive: Archive, entry: Entry, shown: str) -> tuple[bytes, int]:
 def _literal(raw: bytes, shown: str) -> dict[str, str]:
     """The three values of the header as they are written; it is a Python literal, and nothing here evaluates one."""
     header: dict[str, str] = {}
-    text = raw.decode("latin-1").strip()
+    text = raw.decode("latin-1").strip(" \n")
     position = 1
     while found := _ITEM.match(text, position):
         ((key, value),) = [item for item in found.groupdict().items() if item[1] is not None]
@@ -196,7 +196,7 @@ def _literal(raw: bytes, shown: str) -> dict[str, str]:
             break
         header[key] = value
         position = found.end()
-    if not text.startswith("{") or text[position:].strip() != "}" or len(header) != 3:
+    if not text.startswith("{") or text[position:].strip(" ") != "}" or len(header) != 3:
         raise CorruptFile(
             f"{shown}: the .npy header should have descr, fortran_order and shape once each, and nothing else"
         )

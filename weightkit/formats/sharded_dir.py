@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
@@ -46,7 +45,7 @@ def open_sharded_dir(path: str, limits: Limits) -> Checkpoint:
     if has_file(path, _CONFIG):
         metadata["config"] = read_json_object(file_in(path, _CONFIG), limits)
     findings = (*checkpoint.findings, *_not_opened(shown, [*indices, *_SINGLE], chosen, names))
-    return replace(checkpoint, path=path, metadata=metadata, findings=findings)
+    return checkpoint.replace(path=path, metadata=metadata, findings=findings)
 
 
 def _indices(names: Sequence[str]) -> list[str]:

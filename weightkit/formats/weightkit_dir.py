@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.jsonio import parse_json
@@ -68,7 +67,7 @@ def open_weightkit_dir(path: str, limits: Limits) -> Checkpoint:
     checkpoint = read_safetensors(Source.at(os.path.join(path, WEIGHTS)), limits, name=FORMAT.name)
     if _identity(path) != before:
         raise CorruptFile(f"{printable(path)}: the folder was replaced while it was being read", hint="read it again")
-    return replace(checkpoint, path=path, metadata={**checkpoint.metadata, "config": config})
+    return checkpoint.replace(path=path, metadata={**checkpoint.metadata, "config": config})
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from weightkit.core.group import Group, Transfer
@@ -55,8 +54,7 @@ def _about_a_push(finding: Finding) -> Finding:
     """The finding in the words of who saved a push: there is no manifest that could be changed."""
     if finding.code != "WK301":
         return finding
-    return replace(
-        finding,
+    return finding.replace(
         message="read by act(), but not in the push: the actor would keep its own initial values",
         hint="push it too: every tensor that act() reads must be in the dict of state_dicts",
     )

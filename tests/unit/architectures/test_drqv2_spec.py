@@ -248,7 +248,7 @@ def test_other_tensors_are_not_taken_for_drqv2(state: StateSpec) -> None:
 
 
 def test_a_file_that_weightkit_wrote_is_known_by_its_configuration() -> None:
-    found = recognised(ARCHITECTURE.spec(SMALL), {"config": SMALL.to_dict()})
+    found = recognised(ARCHITECTURE.spec(SMALL), {"config": SMALL.to_dict(), "weightkit_version": "0.1.0"})
     assert (found.layout, found.confidence, found.config, found.findings) == ("drqv2", "certain", SMALL, ())
 
 
