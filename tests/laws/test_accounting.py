@@ -19,6 +19,7 @@ from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Report
 from weightkit.core.rule import Choices, identity_mapping
 from weightkit.core.tensor import StateSpec, spec
+from weightkit.core.text import printable
 from weightkit.engine import planning
 from weightkit.engine.planning import assert_total, make_plan
 from weightkit.errors import PlanError, UsageError
@@ -26,6 +27,11 @@ from weightkit.errors import PlanError, UsageError
 LAW = settings(deadline=None, max_examples=120, database=None)
 MAPPING = ARCHITECTURE.mapping_from("robobase-drqv2")
 Planner = Callable[..., Plan]
+
+
+def shown(name: str) -> str:
+    """A name as the subject of a finding: in full, and printable."""
+    return printable(name, longest=len(name))
 
 
 def assert_accounts_once(plan: Plan, source: StateSpec, target: StateSpec) -> None:
@@ -139,8 +145,8 @@ def test_names_that_are_kept_are_accounted_for_or_named_in_the_refusal(
         plan = make_plan(source, ConversionTarget("as it is", target), identity_mapping("source"))
     except PlanError as error:
         subjects = {finding.subject for finding in error.report.errors()}
-        assert {n for n in source if n not in target and source.canonical(n) == n} <= subjects
-        assert {n for n in target if n not in source} <= subjects
+        assert {shown(n) for n in source if n not in target and source.canonical(n) == n} <= subjects
+        assert {shown(n) for n in target if n not in source} <= subjects
         return
     assert dict(source.tensors) == dict(target.tensors)
     assert_accounts_once(plan, source, target)

@@ -12,7 +12,7 @@ _MOST_ELEMENTS = 4096
 _MOST_WRAPPERS = 8
 _NEW = ("NEWOBJ", "NEWOBJ_EX")
 _MADE_IN_NEW = ("builtins.tuple", "builtins.frozenset", "torch.Size")
-_MOST_KEY_PARTS, _MOST_KEY_TEXT = 16, 4096
+_MOST_KEY_PARTS, _MOST_KEY_TEXT = 16, 256
 # numpy's letter and width -> struct's letter
 _LETTERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
             "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip

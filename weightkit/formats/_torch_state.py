@@ -96,7 +96,11 @@ def checkpoint_of(
 def _are_all_different(pickled: Unpickled) -> bool:
     """Whether each reference is to a storage of its own, as a whole: by far the commonest, and nothing to compare."""
     try:
-        keys = [each.key[2] for each in pickled.persistents if len(each.key) == 5]  # type: ignore[index, arg-type]
+        keys = [
+            each.key[2]  # type: ignore[index]
+            for each in pickled.persistents
+            if len(each.key) == 5 and type(each.key[3]) is str and type(each.key[4]) is int  # type: ignore[arg-type, index]
+        ]
     except (TypeError, IndexError):
         return False
     whole = len(keys) == len(pickled.persistents) and all(type(key) is str for key in keys)
@@ -113,7 +117,9 @@ def _check_kinds(shown: str, pickled: Unpickled) -> None:
         key = each.key
         if not isinstance(key, tuple) or len(key) < 5 or not isinstance(key[2], str) or not isinstance(key[1], Ref):
             continue
-        claim = (key[1].path, key[3], key[4]) if isinstance(key[3], str) and isinstance(key[4], int) else ()
+        if not isinstance(key[3], str) or type(key[4]) is not int:
+            raise CorruptFile(f"{shown}: the storage {printable(key[2])!r} has no place or no size")
+        claim = (key[1].path, key[3], key[4])
         if claims.setdefault(key[2], claim) != claim:
             raise CorruptFile(
                 f"{shown}: the storage {printable(key[2])!r} is referred to with two types, places or sizes"

@@ -286,10 +286,9 @@ class _Walk:
         """What an omegaconf node holds, looked up once however often it is referred to."""
         if not isinstance(node, Call) or not node.path.startswith("omegaconf."):
             return node
-        found = self.content_of.get(id(node))
-        if found is None:
-            found = self.content_of[id(node)] = _unwrapped(node)
-        return found
+        if id(node) not in self.content_of:
+            self.content_of[id(node)] = _unwrapped(node)
+        return self.content_of[id(node)]
 
     def _children(self, node: object) -> tuple[list[Pair], bool] | None:
         """The pairs of a container, and whether it is a list; None for a leaf."""
