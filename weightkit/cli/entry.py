@@ -1,5 +1,5 @@
-"""The console script. ``weightkit inspect PATH`` as it is typed most is answered without click, whose import would take
-a third of its time; click gets every other line, and judges what is unusual.
+"""The console script. ``weightkit inspect PATH`` as it is typed most is answered without click, whose import would add
+a third to what it takes; click gets every other line, and judges what is unusual.
 """
 
 from __future__ import annotations

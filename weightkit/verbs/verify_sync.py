@@ -8,7 +8,7 @@ from pathlib import Path
 from weightkit.core.group import Group, Transfer
 from weightkit.core.manifest import ManifestEntry, SyncManifest, with_offsets
 from weightkit.core.report import Finding, Report, Severity
-from weightkit.errors import UsageError
+from weightkit.errors import UnsafeContent, UsageError
 from weightkit.formats import open_checkpoint
 from weightkit.verbs.sync_target import read_manifest, sync_target
 
@@ -65,6 +65,9 @@ def _from_payload(path: str | Path, own: SyncManifest) -> SyncManifest:
     from weightkit.torch_state import canonical_name
 
     checkpoint = open_checkpoint(Path(path))
+    if checkpoint.verdict == "unsafe":
+        named = next(finding for finding in checkpoint.findings if finding.code == UnsafeContent.code)
+        raise UnsafeContent(named.message, hint=named.hint)
     specs = {}
     prefix = f"{checkpoint.root}." if checkpoint.root else ""
     for name, spec in checkpoint.state.tensors.items():

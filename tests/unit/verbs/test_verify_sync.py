@@ -16,7 +16,7 @@ import torch
 from locations import ROOT
 from strategies import drqv2_policy
 from weightkit.core.manifest import SyncManifest
-from weightkit.errors import ConfigError, UsageError, WeightkitError, WriteError
+from weightkit.errors import ConfigError, UnsafeContent, UsageError, WeightkitError, WriteError
 from weightkit.verbs.manifest import write_manifest
 from weightkit.verbs.verify_sync import verify_sync
 
@@ -285,6 +285,16 @@ def test_a_saved_push_of_a_compiled_actor_is_the_same_push(config: Path) -> None
 def test_manifest_and_payload_together_are_refused(config: Path) -> None:
     with pytest.raises(UsageError):
         verify_sync(config_path=config, manifest="m.json", payload="p.pt")
+
+
+def test_a_push_with_a_payload_is_named_for_what_it_is(config: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return (print, ("no",))
+
+    torch.save({"policy": {"w": torch.zeros(2)}, "x": Payload()}, tmp_path / "p.pt")
+    with pytest.raises(UnsafeContent, match=r"builtins\.print"):
+        verify_sync(config_path=config, payload=tmp_path / "p.pt")
 
 
 # ---- a policy of the user's own
