@@ -55,7 +55,7 @@ def lies() -> Iterator[tuple[str, Raw, tuple[int, ...]]]:
     yield "shape-is-a-size", tensor(shape=call("torch.Size", [2])), (OK, MALFORMED)
     yield "no-arguments", call("torch._utils._rebuild_tensor_v2"), NO
     yield "too-many-arguments", tensor(metadata=[{}, 1, 2, 3]), NO
-    yield "arguments-are-no-tuple", Raw(named("torch._utils._rebuild_tensor_v2") + b"NR"), NO
+    yield "arguments-are-no-tuple", Raw(named("torch._utils._rebuild_tensor_v2") + b"NR"), (MALFORMED, 4)
     yield "without-a-storage", tensor(Raw(b"N")), NO
     yield "storage-is-a-text", tensor(text("storage")), NO
     yield "storage-is-a-tensor", tensor(tensor()), NO
