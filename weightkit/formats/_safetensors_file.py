@@ -58,7 +58,8 @@ def read_safetensors(source: Source, limits: Limits, *, name: str) -> Checkpoint
         raise CorruptFile(f"{source.shown}: the header starts with {raw[:1]!r}, expected '{{'")
     try:
         header = parse_json(raw.rstrip(b" "), origin="header")
-        json.dumps(header, ensure_ascii=False).encode("utf-8")  # no lone surrogates: they are no text
+        if b"\\ud" in raw or b"\\uD" in raw:  # an escape that may be a lone surrogate, which is no text
+            json.dumps(header, ensure_ascii=False).encode("utf-8")
     except ValueError as error:
         raise CorruptFile(f"{source.shown}: {printable(str(error))}") from None
     if not isinstance(header, dict):
