@@ -36,7 +36,6 @@ class Opcodes(Literals):
         self.sparse_memo: dict[int, object] = {}  # the others
         self.refs: list[Ref] = []
         self.persistents: list[Persistent] = []
-        self.calls = 0
         self.remarks: list[Remark] = []
         self.remarked: dict[tuple[str, bool], int] = {}
         self.frame_end = self.no_frame = self.size + PADDING + 1
@@ -265,7 +264,6 @@ class Opcodes(Literals):
 
     def call(self, how: How, target: object, arguments: object, position: int, keywords: object = None) -> int:
         made = Call(how, target, arguments, keywords, position - 1)
-        self.calls += 1
         found = judge_call(made)
         self.remark(found)
         if found is None and made.path in IDENTITIES and isinstance(arguments, tuple):

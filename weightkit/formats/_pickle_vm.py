@@ -23,16 +23,15 @@ _UINT4 = struct.Struct("<I").unpack_from
 
 
 class Unpickled:
-    """One pickle: its object graph, what it refers to and calls, and what stands out. ``end`` is the byte after it."""
+    """One pickle: its object graph, what it refers to, and what stands out. ``end`` is the byte after it."""
 
-    __slots__ = ("calls", "end", "executed", "leftovers", "persistents", "refs", "remarks", "value")
+    __slots__ = ("end", "executed", "leftovers", "persistents", "refs", "remarks", "value")
 
     def __init__(self, value: object, machine: _Machine, executed: int, end: int) -> None:
         self.value = value
         self.executed = executed
         self.refs: Sequence[Ref] = machine.refs
         self.persistents: Sequence[Persistent] = machine.persistents
-        self.calls = machine.calls
         self.remarks: Sequence[Remark] = machine.remarks
         self.end = end
         self.leftovers = len(machine.stack) + sum(len(part) for part in machine.marked) + len(machine.marked)
@@ -119,7 +118,6 @@ class _Machine(Opcodes):
                 ):
                     arguments = stack.pop()  # REDUCE
                     stack[-1] = Call("REDUCE", stack[-1], arguments, None, position - 1)
-                    self.calls += 1
                 elif code == 0x29:  # EMPTY_TUPLE
                     stack.append(())
                     continue

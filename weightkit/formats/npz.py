@@ -47,7 +47,6 @@ _ITEM = re.compile(
     )\s*(?:,|(?=\}))""",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_SIZE = re.compile(r"0|[1-9][0-9]{0,17}")
 _CODES = {name: code for code, name in _DESCRIPTIONS.items()}
 
 
