@@ -14,6 +14,8 @@ _PUBLIC: dict[str, str] = {
     "inspect": "weightkit.verbs.inspect",
     "diff": "weightkit.verbs.diff",
     "convert": "weightkit.verbs.convert",
+    "suggest": "weightkit.verbs.suggest",
+    "lint": "weightkit.verbs.lint",
     "load_policy": "weightkit.verbs.load_policy",
     "read_set": "weightkit.sync.read_set",
     "make_manifest": "weightkit.sync.inventory",
@@ -99,6 +101,8 @@ if TYPE_CHECKING:
     from weightkit.sync.read_set import read_set as read_set
     from weightkit.sync.subscriber import Subscriber as Subscriber
     from weightkit.verbs.convert import convert as convert
+    from weightkit.verbs.suggest import suggest as suggest
+    from weightkit.verbs.lint import lint as lint
     from weightkit.verbs.diff import diff as diff
     from weightkit.verbs.inspect import inspect as inspect
     from weightkit.verbs.load_policy import load_policy as load_policy

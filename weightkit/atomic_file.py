@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import io
 import os
 import re
@@ -24,6 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
+
+import xxhash
 
 from weightkit.core.text import printable
 from weightkit.errors import WriteError
@@ -53,8 +54,8 @@ _HINTS = {
 
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], None], *, force: bool = False, inputs: Sequence[Path] = ()
-) -> str:
-    """Write the file at ``path`` whole or not at all; gives the sha256 of what now stands there.
+) -> None:
+    """Write the file at ``path`` whole or not at all.
 
     ``write`` gets an empty seekable file. An existing file is replaced with ``force`` only, and keeps its mode.
     Raises WriteError for a target that is a link, a folder, a device or one of ``inputs``, and where writing fails.
@@ -69,7 +70,7 @@ def write_atomically(
             if mode is not None:
                 os.fchmod(draft.descriptor, mode)
             os.fsync(draft.descriptor)
-            digest = recorder.verify(shown)
+            recorder.verify(shown)
             try:
                 draft.publish(replace=force)
             except FileExistsError:
@@ -77,7 +78,6 @@ def write_atomically(
     except OSError as error:
         raise _failed(shown, error) from None
     _sync_parent(path)
-    return digest
 
 
 def write_directory_atomically(
@@ -328,7 +328,7 @@ class _Run:
 
     start: int
     end: int
-    digest: hashlib._Hash = field(repr=False)
+    digest: xxhash.xxh3_128 = field(repr=False)
 
 
 class _Recorder(io.RawIOBase):
@@ -360,39 +360,32 @@ class _Recorder(io.RawIOBase):
             written += os.write(self._descriptor, view[written : written + (1 << 30)])
         run = self._runs[-1] if self._runs else None
         if run is None or run.end != self._position:
-            run = _Run(self._position, self._position, hashlib.sha256())
+            run = _Run(self._position, self._position, xxhash.xxh3_128())
             self._runs.append(run)
         run.digest.update(view)
         self._position += written
         run.end = self._position
         return written
 
-    def verify(self, shown: str) -> str:
-        """The sha256 of the file, after every run was read back and compared. Raises WriteError."""
-        whole = hashlib.sha256()
-        size = os.fstat(self._descriptor).st_size
+    def verify(self, shown: str) -> None:
+        """Read every run back and compare it. Raises WriteError; what was skipped over is a hole and holds zeros."""
+        buffer = memoryview(bytearray(_CHUNK))
         position = 0
-        for run in [*sorted(self._runs, key=lambda run: run.start), _Run(size, size, hashlib.sha256())]:
+        for run in sorted(self._runs, key=lambda run: run.start):
             if run.start < position:
                 raise WriteError(f"{shown}: the format wrote byte {run.start} twice")
-            while position < run.start:  # a hole that was skipped over; it holds zeros
-                position += self._digest(position, min(_CHUNK, run.start - position), whole)
-            arrived = hashlib.sha256()
+            position = run.start
+            arrived = xxhash.xxh3_128()
             while position < run.end:
-                position += self._digest(position, min(_CHUNK, run.end - position), whole, arrived)
+                got = os.preadv(self._descriptor, [buffer[: run.end - position]], position)
+                if not got:
+                    raise OSError("the file is shorter than what was written")
+                arrived.update(buffer[:got])
+                position += got
             if arrived.digest() != run.digest.digest():
                 raise WriteError(
                     f"{shown}: what was read back differs from what was written; the disk is not to be trusted"
                 )
-        return whole.hexdigest()
-
-    def _digest(self, position: int, length: int, *digests: hashlib._Hash) -> int:
-        chunk = os.pread(self._descriptor, length, position)
-        if not chunk:
-            raise OSError("the file is shorter than what was written")
-        for digest in digests:
-            digest.update(chunk)
-        return len(chunk)
 
 
 def _sync_parent(path: Path) -> None:

@@ -1,9 +1,8 @@
-"""The two digests: sha256 for files and documents, xxh3-128 for tensors on their way."""
+"""The two digests: sha256 for documents, xxh3-128 for tensors."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,21 +13,10 @@ from weightkit.core.jsonio import canonical_json
 if TYPE_CHECKING:
     import numpy as np
 
-_CHUNK = 1 << 20
-
 
 def sha256_bytes(content: bytes | bytearray | memoryview) -> str:
     """The sha256 of ``content`` in hex."""
     return hashlib.sha256(content).hexdigest()
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The sha256 of the file at ``path`` in hex: what ``sha256sum`` prints. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def tensor_digest(

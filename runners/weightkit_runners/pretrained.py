@@ -7,7 +7,8 @@ from typing import Any
 
 from weightkit.core.report import Report
 from weightkit.errors import ConfigError
-from weightkit.verbs.convert import Conversion, conversion_report, plan_conversion
+from weightkit.verbs.conversion import Conversion, plan_conversion
+from weightkit.verbs.convert import conversion_report
 from weightkit_runners.config import RunConfig
 
 

@@ -20,7 +20,7 @@ from weightkit.atomic_file import write_atomically
 from weightkit.errors import WeightkitError, WriteError
 
 SMALL = {**SMALL_DRQV2, "cameras": ["front"], "hidden_dims": [3]}
-STEPS = ("open", "mkdir", "write", "fsync", "fchmod", "link", "replace", "unlink", "rmdir", "scandir", "chmod", "pread")
+STEPS = ("open", "mkdir", "write", "fsync", "fchmod", "link", "replace", "unlink", "rmdir", "scandir", "chmod", "preadv")
 LIMITED = """
 import resource, sys
 from weightkit.cli.main import main
@@ -193,5 +193,5 @@ def test_whichever_step_fails_the_output_is_old_or_new(
             assert set(os.listdir(folder)) == {out, "next"}
         outcomes.add((step, error is None))
         shutil.rmtree(folder)
-    assert {("write", False), ("fsync", False), ("pread", False)} <= outcomes
+    assert {("write", False), ("fsync", False), ("preadv", False)} <= outcomes
     assert (("link", False) in outcomes) == nameless

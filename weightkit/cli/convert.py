@@ -8,6 +8,7 @@ import click
 
 from weightkit.cli import options
 from weightkit.cli.output import emit
+from weightkit.cli.progress import ProgressBar
 from weightkit.core.report import Report
 
 
@@ -15,13 +16,17 @@ from weightkit.core.report import Report
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.option("--to", metavar="LAYOUT", help="The layout to convert to; `weightkit layouts` lists them.")
 @click.option("--from", "from_", metavar="LAYOUT", help="The source's layout, where it is not recognised.")
+@click.option("--map", metavar="M.toml", type=click.Path(), help="A mapping of your own: docs/mapping.md.")
+@click.option("--like", metavar="FILE", type=click.Path(), help="Into the names, shapes and dtypes that FILE has.")
 @options.config_path
 @options.set_values
 @options.adapt
 @options.drop
 @options.allow_missing
 @click.option("--allow-lossy", is_flag=True, help="Allow steps that lose information.")
-@click.option("--plan-only", is_flag=True, help="Show the plan, write nothing.")
+@click.option("--plan-only", is_flag=True, help="Show the plan; with -o PLAN.json save it. Converts nothing.")
+@click.option("--plan", metavar="PLAN.json", type=click.Path(), help="Do what a saved plan says.")
+@click.option("--invert", metavar="PLAN.json", type=click.Path(), help="Undo what a saved plan did: SRC is its output.")
 @click.option(
     "-o", "--out", metavar="OUT", type=click.Path(), help="A .safetensors, .pt or .npz file, or a new folder."
 )
@@ -30,45 +35,33 @@ from weightkit.core.report import Report
 @options.as_json
 def command(
     source: str,
-    to: str | None,
-    from_: str | None,
     config_path: str | None,
     set_values: tuple[str, ...],
-    adapt: tuple[str, ...],
-    drop: tuple[str, ...],
-    allow_missing: tuple[str, ...],
-    allow_lossy: bool,
     plan_only: bool,
     out: str | None,
     force: bool,
     limit: tuple[str, ...],
     max_bytes: str | None,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
     """Convert the checkpoint SRC, every tensor accounted for, written whole or not at all."""
-    from weightkit.errors import PlanError, UsageError
+    from weightkit.errors import PlanError
     from weightkit.reporting.convert import convert_text
-    from weightkit.verbs.convert import conversion_report, convert, plan_conversion, refusal_report
+    from weightkit.verbs.convert import convert, refusal_report, save_plan
 
     def make() -> Report:
-        wanted: dict[str, Any] = {
-            "to": to,
-            "from_": from_,
+        options_given: dict[str, Any] = {
             "config": config_path,
             "set": set_values,
-            "adapt": adapt,
-            "drop": drop,
-            "allow_missing": allow_missing,
-            "allow_lossy": allow_lossy,
             "limits": options.parse_limits(limit, max_bytes),
         }
+        do, word = (save_plan, "reading") if plan_only else (convert, "converting")
         try:
-            if not plan_only:
-                return convert(source, out=out, force=force, **wanted)
-            if out is not None:
-                raise UsageError("--plan-only writes nothing: leave out -o")
-            return conversion_report(plan_conversion(source, **wanted), out=None)
+            with ProgressBar(word, source) as progress:
+                return do(source, out=out, force=force, progress=progress, **wanted, **options_given)
         except PlanError as error:
-            return refusal_report(error, source, to)
+            goal = next(filter(None, map(wanted.get, ("to", "like", "map", "plan", "invert"))), "a copy")
+            return refusal_report(error, source, goal)
 
     emit("convert", as_json, make, convert_text)

@@ -24,20 +24,24 @@ if TYPE_CHECKING:
 def command(
     a: str, b: str, values: bool, flat: bool, limit: tuple[str, ...], max_bytes: str | None, as_json: bool
 ) -> None:
-    """Compare the tensors of A and B: names, shapes, dtypes, ties and, with --values, numbers.
+    """Compare the tensors of A and B: names, shapes, dtypes, ties and, with --values, numbers. Or two saved plans.
 
     Exit 0 where they are equal, 1 where they differ. Another container or order is no difference.
     """
     from weightkit.verbs.diff import diff
+    from weightkit.verbs.diff_plans import are_plans, diff_plans
 
     def make() -> Report:
+        if are_plans(a, b):
+            return diff_plans(a, b)
         return diff(a, b, values=values, limits=options.parse_limits(limit, max_bytes))
 
     emit("diff", as_json, make, lambda report: _text(report, flat))
 
 
 def _text(report: Report, flat: bool) -> str:
-    from weightkit.reporting.diff import diff_text
+    from weightkit.reporting.diff import diff_text, plan_diff_text
     from weightkit.reporting.text import encodable
 
-    return encodable(diff_text(report, flat=flat), getattr(sys.stdout, "encoding", None))
+    text = plan_diff_text(report) if "plans" in report.facts else diff_text(report, flat=flat)
+    return encodable(text, getattr(sys.stdout, "encoding", None))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from weightkit.cli import options
 from weightkit.cli.inspect_text import shown
 from weightkit.cli.output import emit
+from weightkit.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from weightkit.core.report import Report
-
-_LONG_BYTES = 200_000_000
-_LONG_ON_A_TERMINAL = 20_000_000
-"""Reading fewer bytes is over before a progress bar could be read."""
 
 
 @click.command("inspect", short_help="what a checkpoint holds")
@@ -45,42 +40,7 @@ def command(
         limits = options.parse_limits(limit, max_bytes)
         if not stats and not words:
             return inspect(path, limits=limits)
-        with _Progress(path) as progress:
+        with ProgressBar("reading", path) as progress:
             return inspect(path, stats=stats, fail_on=words, limits=limits, progress=progress)
 
     emit("inspect", as_json, make, lambda report: shown(report, flat=flat))
-
-
-class _Progress:
-    """A bar on stderr for a long file; a person at a terminal gets it earlier."""
-
-    def __init__(self, path: str) -> None:
-        terminal = sys.stderr.isatty()
-        self._least = _LONG_ON_A_TERMINAL if terminal else _LONG_BYTES
-        self._path = path
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __call__(self, done: int, everything: int) -> None:
-        if everything < self._least:
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.markup import escape
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-            from weightkit.core.text import printable
-
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            name = escape(printable(os.path.basename(self._path), longest=60))
-            self._task = self._bar.add_task(f"reading {name}", total=everything)
-            self._bar.start()
-        self._bar.update(self._task, completed=done)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

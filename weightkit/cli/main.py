@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "inspect": "what a checkpoint holds, without executing anything in it",
     "diff": "are the tensors of two checkpoints the same?",
     "convert": "a checkpoint's weights under another project's names, every tensor accounted for",
+    "suggest": "draft a mapping to a layout, or to what another file holds",
+    "lint": "is a mapping sound by itself?",
     "verify-sync": "does an actor get every tensor that its action reads?",
     "manifest": "write the sync manifest of a policy",
     "layouts": "list the layouts that convert knows",

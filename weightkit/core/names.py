@@ -31,7 +31,7 @@ _VARIABLE = re.compile(
     r"(?:\*(?P<scale>[1-9]\d*))?(?:\+(?P<offset>\d+))?)\}"
 )
 _KINDS: dict[str, VariableKind] = {"int": "int", "name": "name", "path": "path"}
-_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,37 @@ class Segment:
     scale: int = 1
     offset: int = 0
     lookup: str = ""
+
+    def read(self, text: str, lists: Lists) -> int | str | None:
+        """The variable's value where it is written as ``text``, None where it cannot be."""
+        if self.lookup:
+            entries = lists.get(self.lookup, ())
+            return entries.index(text) if text in entries else None
+        if self.kind != "int":
+            return text if text or self.kind == "path" else None
+        number = whole_number(text)
+        if number is None:
+            return None
+        value, remainder = divmod(number - self.offset, self.scale)
+        return None if remainder or value < 0 else value
+
+    def write(self, value: int | str, lists: Lists) -> str | None:
+        """The text of the segment for a value of its variable; None where a looked-up list is too short."""
+        if self.lookup:
+            entries = lists.get(self.lookup, ())
+            assert isinstance(value, int)
+            return entries[value] if value < len(entries) else None
+        if self.kind == "int":
+            assert isinstance(value, int)
+            return str(self.scale * value + self.offset)
+        return str(value)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that ``text`` is in decimal without leading zeros, None where it is none."""
+    if not text.isdigit() or not text.isascii() or len(text) > _MOST_DIGITS or (text[0] == "0" and len(text) > 1):
+        return None
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +89,33 @@ class Template:
         """Variable name -> kind."""
         return {s.var: s.kind for s in self.segments if s.var}
 
+    @property
+    def takes_rest(self) -> bool:
+        """Whether the last segment stands for one or more."""
+        return self.segments[-1].kind == "path"
+
     def match(self, name: str, lists: Lists) -> dict[str, int | str] | None:
         """The variables with which this template gives ``name``, or None. ``fill(match(name)) == name``."""
-        found = _pattern(self).fullmatch(name)
-        if found is None:
+        return self.bind(name.split("."), lists)
+
+    def bind(self, pieces: Sequence[str], lists: Lists) -> dict[str, int | str] | None:
+        """`match` for a name that is split at its dots already."""
+        segments = self.segments
+        if self.takes_rest:
+            if len(pieces) < len(segments):
+                return None
+            last = len(segments) - 1
+            pieces = [*pieces[:last], ".".join(pieces[last:])]
+        elif len(pieces) != len(segments):
             return None
         bound: dict[str, int | str] = {}
-        for index, segment in enumerate(self.segments):
+        for segment, piece in zip(segments, pieces):  # noqa: B905 - as many, by the lines above
             if not segment.var:
+                if segment.text != piece:
+                    return None
                 continue
-            text = found.group(f"g{index}")
-            value: int | str = text
-            if segment.lookup:
-                entries = list(lists.get(segment.lookup, ()))
-                if text not in entries:
-                    return None
-                value = entries.index(text)
-            elif segment.kind == "int":
-                value, remainder = divmod(int(text) - segment.offset, segment.scale)
-                if remainder or value < 0:
-                    return None
-            if bound.setdefault(segment.var, value) != value:
+            value = segment.read(piece, lists)
+            if value is None or bound.setdefault(segment.var, value) != value:
                 return None
         return bound
 
@@ -86,35 +123,11 @@ class Template:
         """The name that the variables give; None where a looked-up list is too short for the number."""
         parts = []
         for segment in self.segments:
-            if not segment.var:
-                parts.append(segment.text)
-            elif segment.lookup:
-                entries = lists.get(segment.lookup, ())
-                number = bound[segment.var]
-                assert isinstance(number, int)
-                if number >= len(entries):
-                    return None
-                parts.append(entries[number])
-            elif segment.kind == "int":
-                number = bound[segment.var]
-                assert isinstance(number, int)
-                parts.append(str(segment.scale * number + segment.offset))
-            else:
-                parts.append(str(bound[segment.var]))
+            part = segment.write(bound[segment.var], lists) if segment.var else segment.text
+            if part is None:
+                return None
+            parts.append(part)
         return ".".join(parts)
-
-
-@lru_cache(maxsize=4096)
-def _pattern(template: Template) -> re.Pattern[str]:
-    parts = []
-    for index, segment in enumerate(template.segments):
-        if not segment.var:
-            parts.append(re.escape(segment.text))
-        elif segment.kind == "int" and not segment.lookup:
-            parts.append(f"(?P<g{index}>{_NUMBER})")
-        else:
-            parts.append(f"(?P<g{index}>.*)" if segment.kind == "path" else rf"(?P<g{index}>[^.]+)")
-    return re.compile(r"\.".join(parts), re.DOTALL)
 
 
 @lru_cache(maxsize=4096)
@@ -144,8 +157,3 @@ def parse_template(text: str) -> Template:
             Segment(piece, var, kind, int(found["scale"] or 1), int(found["offset"] or 0), found["list"] or "")
         )
     return Template(text, tuple(segments))
-
-
-def same_variables(source: Template, target: Template) -> bool:
-    """Whether both templates bind the same variables to the same kinds, so that the renaming is injective."""
-    return source.variables == target.variables

@@ -71,6 +71,25 @@ def statistics(array: np.ndarray) -> dict[str, Any]:
     return {**found, "nan": nan, "inf": inf, "zero": zero, "constant": constant}
 
 
+def cast_error(before: np.ndarray, after: np.ndarray) -> dict[str, float | None]:
+    """The largest |difference| that a cast made to a finite number, and relative to that number; null for none."""
+    most = relative = 0.0
+    old, new = np.asarray(before).reshape(-1), np.asarray(after).reshape(-1)
+    for start in range(0, old.size, CHUNK):
+        with np.errstate(all="ignore"):
+            first, second = (_wide(each[start : start + CHUNK]) for each in (old, new))
+            away, size = np.abs(second - first), np.abs(first)
+            finite = np.isfinite(away)
+            shares = np.divide(away, size, out=np.zeros(away.shape), where=(size > 0) & finite)
+        most = max(most, float(away[finite].max(initial=0.0)))
+        relative = max(relative, float(shares.max(initial=0.0)))
+    return {"max": _number(most), "max_relative": _number(relative)}
+
+
+def _wide(raw: np.ndarray) -> np.ndarray:
+    return raw.astype(np.complex128 if raw.dtype.kind == "c" else np.float64)
+
+
 def numbers(array: np.ndarray) -> list[float]:
     """The elements as Python floats, flat; of complex numbers the magnitudes."""
     flat = np.asarray(array).reshape(-1)

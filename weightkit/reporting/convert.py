@@ -8,32 +8,48 @@ from weightkit.core.report import Report, Severity
 from weightkit.core.text import printable
 from weightkit.reporting.text import findings_text, fold, table
 
+_MOST_GROUPS = 40
+_MOST_VALUES = 12
+
 
 def convert_text(report: Report) -> str:
     """Answer first: what became of every tensor, by group, and where the file is."""
     facts: dict[str, Any] = dict(report.facts)
     if not report.ok:
-        lines = [f"REFUSED  {printable(facts['path'])} -> {facts['target_layout']}: nothing was written", ""]
+        lines = [f"REFUSED  {printable(facts['path'])} -> {printable(facts['target_layout'])}: nothing was written", ""]
         return "\n".join([*lines, *findings_text(report), "", printable(facts["message"])])
-    verb = "planned, nothing was written" if facts["out"] is None else f"written: {facts['out']}"
+    verb = f"written: {facts['out']}" if facts["out"] is not None else "planned, nothing was converted"
     layout = facts["source_layout"] or "unknown layout"
+    again = f" + {len(facts['repeated'])} repeated" if facts["repeated"] else ""
     lines = [
-        f"{printable(facts['path'])} ({layout}) -> {facts['target_layout']}, {printable(verb)}",
+        f"{printable(facts['path'])} ({layout}) -> {printable(facts['target_layout'])}, {printable(verb)}",
         "every tensor accounted for:",
         "  {} source names = {} used + {} second names + {} dropped".format(
-            facts["source_tensors"], len(facts["rows"]), len(facts["second_names"]), len(facts["dropped"])
+            facts["source_tensors"], facts["used"], len(facts["second_names"]), len(facts["dropped"])
         ),
-        "  {} target tensors = {} made + {} left out".format(
-            facts["target_tensors"], len(facts["rows"]), len(facts["left_out"])
+        "  {} target tensors = {} made{} + {} left out".format(
+            facts["target_tensors"], len(facts["rows"]), again, len(facts["left_out"])
         ),
-        "",
     ]
+    if facts["plan"] is not None:
+        lines.append(f"plan saved: {printable(facts['plan'])} (sha256 {facts['plan_digest'][:12]}...)")
+    if facts["out"] is None:
+        lines.append(f"class {facts['class']} ({facts['strictness']}), {facts['peak_bytes']:,} bytes of arrays at most")
+    lines.append("")
+    shown = dict(sorted(facts["groups"].items(), key=lambda item: -item[1]["parameters"])[:_MOST_GROUPS])
+    hidden = len(facts["groups"]) - len(shown)
+    if not hidden:
+        shown = facts["groups"]
     rows: list[list[object]] = [["group", "tensors", "adapted", "left out", "parameters"]]
-    for name, group in facts["groups"].items():
+    for name, group in shown.items():
         rows.append([name, group["tensors"], group["adapted"], group["left_out"], f"{group['parameters']:,}"])
     lines += table(rows, right=(1, 2, 3, 4))
+    if hidden:
+        lines.append(f"and {hidden:,} smaller groups; --json lists all")
     if facts["not_carried"]:
-        beside = printable(", ".join(facts["not_carried"]))
+        beside = ", ".join(printable(text) for text in fold(facts["not_carried"])[:_MOST_VALUES])
+        more = len(fold(facts["not_carried"])) - _MOST_VALUES
+        beside += f" and {more} more" if more > 0 else ""
         lines += ["", f"not carried over: {beside} (beside the tensors in the source)"]
     lines += _reasons("dropped", facts["dropped"])
     lines += _reasons("second name", {name: f"{item['why']}" for name, item in facts["second_names"].items()})

@@ -34,6 +34,18 @@ def diff_text(report: Report, *, flat: bool = False) -> str:
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
+def plan_diff_text(report: Report) -> str:
+    """Answer first: whether two plans do the same, then each tensor that they treat differently."""
+    facts: dict[str, Any] = dict(report.facts)
+    count = len(report.findings)
+    answer = "EQUAL  both plans do the same" if facts["same"] else f"DIFFERENT  the plans differ in {count} places"
+    lines = [
+        f"  {side}  {printable(plan['path'])}  ({printable(plan['mapping'])}, {plan['steps']:,} steps)"
+        for side, plan in zip("AB", facts["plans"], strict=True)
+    ]
+    return "\n".join([answer, *lines, *(["", *findings_text(report)] if count else [])])
+
+
 def _answer(facts: dict[str, Any]) -> str:
     names = f"{facts['common']:,} name{'' if facts['common'] == 1 else 's'}"
     unlooked = len(facts["not_compared"])

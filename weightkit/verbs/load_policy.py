@@ -9,7 +9,7 @@ from weightkit.architectures import recognise
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.errors import FormatError
 from weightkit.formats import open_checkpoint
-from weightkit.verbs.convert import plan_conversion
+from weightkit.verbs.conversion import plan_conversion
 
 if TYPE_CHECKING:
     from weightkit.nets.drqv2 import DrQV2Policy

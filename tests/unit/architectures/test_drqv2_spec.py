@@ -18,6 +18,7 @@ from weightkit.architectures import recognise
 from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.architectures.drqv2.config import DrQV2Config
 from weightkit.architectures.recognition import Recognition
+from weightkit.core.axes import FRAMES
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec, spec
@@ -93,11 +94,21 @@ def test_what_stacks_frames_are_first_convolutions_and_state_trunks_with_whole_f
     target = ARCHITECTURE.target(config)
     heads = ["actor", *(f"{c}.qs.{q}" for c in ("critic", "critic_target") for q in range(config.num_critics))]
     trunks = {f"{head}.state_trunk.0.weight" for head in heads} if config.state_dim else set()
-    assert set(target.stacked) == {f"encoder.{camera}.0.weight" for camera in config.cameras} | trunks
-    for name, stacked in target.stacked.items():
+    stacked = {name: axis for name, (axis,) in target.axes.items() if axis.blocks[0][0].name == FRAMES}
+    assert set(stacked) == {f"encoder.{camera}.0.weight" for camera in config.cameras} | trunks
+    for name, axis in stacked.items():
         single = config.state_dim if name in trunks else config.image_channels
-        assert target.state[name].shape[stacked.axis] == stacked.frames * single
-        assert stacked.frames == config.frame_stack
+        assert axis.find(FRAMES) == (0, 0)
+        assert [factor.size for factor in axis.blocks[0]] == [config.frame_stack, single]
+
+
+@LAW
+@given(drqv2_configs())
+def test_what_is_said_of_an_axis_is_as_long_as_the_axis(config: DrQV2Config) -> None:
+    target = ARCHITECTURE.target(config)
+    for name, axes in target.axes.items():
+        for axis in axes:
+            assert target.state[name].shape[axis.axis] == axis.size
 
 
 @LAW
@@ -197,7 +208,8 @@ def test_two_cameras_are_named_in_tower_order() -> None:
     found = recognised(robobase_spec(SMALL), {"cfg": cfg_of(SMALL)}, cameras="wrist,front")
     assert found.config.cameras == ("wrist", "front")
     plan = make_plan(robobase_spec(SMALL), ARCHITECTURE.target(found.config), MAPPING)
-    towers = {s.source.split(".")[2]: s.target.split(".")[1] for s in plan.steps if s.target.startswith("encoder.")}
+    pairs = [(step.sources[0], step.targets[0]) for step in plan.steps]
+    towers = {name.split(".")[2]: goal.split(".")[1] for name, goal in pairs if goal.startswith("encoder.")}
     assert towers == {"0": "wrist", "1": "front"}
 
 
@@ -272,7 +284,7 @@ def test_every_name_that_robobase_writes_is_accounted_for(name: str) -> None:
     assert found.config.image_height == 84
     plan = make_plan(state, ARCHITECTURE.target(found.config), MAPPING)
     assert len(plan.steps) + len(plan.dropped) + len(plan.second_names) == len(state)
-    assert [step.target for step in plan.steps] == list(ARCHITECTURE.spec(found.config))
+    assert [name for step in plan.steps for name in step.targets] == list(ARCHITECTURE.spec(found.config))
     assert all(name.endswith(".hidden_state") for name in plan.dropped)
     assert len(plan.second_names) == 15
     assert plan.op_class == "BIJ"

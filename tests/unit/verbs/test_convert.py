@@ -16,6 +16,7 @@ from robobase_files import cfg_of, robobase_state, save_robobase
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_observations, drqv2_policy
 from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.core.report import CODES
+from weightkit.digest import tensor_digest
 from weightkit.errors import (
     PlanError,
     UnknownFormat,
@@ -176,7 +177,11 @@ def test_one_file_holds_its_configuration_and_where_each_tensor_comes_from(
     assert lineage["complete"] is True
     assert lineage["plan"] == report.facts["plan_digest"]
     assert lineage["source"]["name"] == "best.pt"
-    assert len(lineage["source"]["sha256"]) == 64
+    rows = {row["target"]: row for row in report.to_dict()["rows"]}  # type: ignore[attr-defined]
+    for name, row in lineage["tensors"].items():
+        assert row["digest"] == tensor_digest(open_checkpoint(tmp_path / form).read(name))
+        assert row["source_digests"] == [tensor_digest(open_checkpoint(snapshot).read(row["sources"][0]))]
+        assert (row["digest"], row["source_digests"]) == (rows[name]["digest"], rows[name]["source_digests"])
     assert set(lineage["tensors"]) == set(POLICY.state_dict())
     assert lineage["tensors"]["encoder.wrist.2.bias"]["sources"] == ["encoder.convs_per_cam.1.3.bias"]
 

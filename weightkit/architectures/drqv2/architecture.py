@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from weightkit.architectures.drqv2.config import DrQV2Config, from_train_config, with_settings
 from weightkit.architectures.drqv2.recognise import group_of, recognise
 from weightkit.architectures.drqv2.spec import acting_path, drqv2_spec, drqv2_target
-from weightkit.architectures.mapping_file import read_mapping
 from weightkit.core.group import Group, Transfer
 from weightkit.core.plan import ConversionTarget
 from weightkit.core.rule import Mapping, identity_mapping
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec
+from weightkit.mapping_file import read_mapping
 
 if TYPE_CHECKING:
     from weightkit.architectures.recognition import Recognition

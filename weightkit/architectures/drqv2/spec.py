@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from weightkit.architectures.drqv2.config import DrQV2Config
+from weightkit.core.axes import Factor, FactoredAxis, stacked_axis
 from weightkit.core.plan import ConversionTarget
-from weightkit.core.rule import StackedAxis
 from weightkit.core.tensor import StateSpec, TensorSpec, spec
 
 
@@ -42,15 +42,31 @@ def _head(tensors: dict[str, TensorSpec], prefix: str, config: DrQV2Config, *, e
 
 
 def drqv2_target(config: DrQV2Config) -> ConversionTarget:
-    """What a conversion into the native layout must produce: first convolutions and state trunks stack frames."""
+    """What a conversion into the native layout must produce.
+
+    First convolutions and state trunks stack frames (channels C, state D); a main MLP reads the features of each trunk,
+    and a critic's the action.
+    """
     state = drqv2_spec(config)
     firsts = {f"encoder.{camera}.0.weight" for camera in config.cameras}
-    stacked = {
-        name: StackedAxis(axis=1, frames=config.frame_stack)
-        for name in state
-        if name in firsts or name.endswith(".state_trunk.0.weight")
-    }
-    return ConversionTarget("drqv2", state, {"cameras": config.cameras}, stacked, acting_path(state))
+    axes: dict[str, tuple[FactoredAxis, ...]] = {}
+    for name in state:
+        if name in firsts:
+            axes[name] = (stacked_axis(1, frames=config.frame_stack, per_frame=config.image_channels),)
+        elif name.endswith(".state_trunk.0.weight"):
+            axes[name] = (stacked_axis(1, frames=config.frame_stack, per_frame=config.state_dim, inner="D"),)
+        elif name.endswith(".mlp.0.weight"):
+            axes[name] = (_mlp_inputs(config, with_action=name.startswith("critic")),)
+    return ConversionTarget("drqv2", state, {"cameras": config.cameras}, axes, acting_path(state))
+
+
+def _mlp_inputs(config: DrQV2Config, *, with_action: bool) -> FactoredAxis:
+    blocks = [Factor("visual", config.bottleneck_size)]
+    if config.state_dim:
+        blocks.append(Factor("state", config.bottleneck_size))
+    if with_action:
+        blocks.append(Factor("action", config.action_dim))
+    return FactoredAxis(1, tuple((block,) for block in blocks))
 
 
 def acting_path(state: StateSpec) -> frozenset[str]:
