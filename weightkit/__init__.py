@@ -5,8 +5,7 @@ The public names. Importing this module imports neither torch nor grpc; a name i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # as type checkers know it, without the import of typing: see core/record.py
 
 __version__ = "0.1.0"
 
@@ -72,6 +71,8 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'weightkit' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value

@@ -50,6 +50,22 @@ def test_without_numbers_nothing_heavy_is_imported(more: list[str]) -> None:
     assert not imported(str(SNAPSHOT), *more) & heavy
 
 
+def test_nothing_of_pythons_own_that_takes_long_is_imported_for_a_torch_archive(tmp_path: Path) -> None:
+    """Each of these takes a millisecond or more, a quarter of the whole together."""
+    slow = {"argparse", "collections", "contextlib", "dataclasses", "enum", "functools", "importlib", "json", "math"}
+    slow |= {"re", "types", "typing", "warnings"}
+    code = (
+        "import sys\nat_first = set(sys.modules)\nfrom weightkit.cli.entry import plain_inspect\n"
+        "plain_inspect(sys.argv[1], as_json=False)\nprint('\\n'.join(set(sys.modules) - at_first), file=sys.stderr)"
+    )
+    path = tmp_path / "a.pt"
+    torch.save({"net.0.weight": torch.ones(2, 3), "net.0.bias": torch.ones(2), "step": 3}, path)
+    found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    modules = set(found.stderr.split())
+    assert "weightkit.formats.torch_zip" in modules
+    assert not modules & slow
+
+
 def test_with_numbers_torch_and_rich_stay_out_where_nobody_watches() -> None:
     modules = imported(str(SNAPSHOT), "--stats")
     assert "weightkit.engine.statistics" in modules

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 MOST_MEMORY = 2 << 30
 COMMANDS = {
     "json": ["inspect", "FILE", "--json"],

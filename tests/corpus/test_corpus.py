@@ -27,7 +27,7 @@ from locations import ROOT
 from weightkit.formats import open_checkpoint
 
 SCHEMA = json.loads((ROOT / "schemas" / "json" / "report.v1.schema.json").read_text(encoding="utf-8"))
-MOST_SECONDS = 10.0
+MOST_SECONDS = 30.0  # of CPU time: to tell work from a hang, on slow machines too
 MOST_MEMORY = 400 << 20
 ANSWERS = (OK, MALFORMED, UNSAFE, LIMIT)
 REFUSED_OUTPUT = 6  # of convert, where the target has no place for what was read well

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from weightkit.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
     from weightkit.architectures.base import Architecture
     from weightkit.architectures.recognition import Recognition
     from weightkit.core.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ def architecture_named(name: str) -> Architecture:
     """The architecture called ``name``. Raises UsageError that lists those there are."""
     if name not in ARCHITECTURES:
         raise _unknown("architecture", name, ARCHITECTURES)
-    implementation: Architecture = import_module(f"{ARCHITECTURES[name]}.architecture").ARCHITECTURE
+    implementation: Architecture = _module(name, "architecture").ARCHITECTURE
     return implementation
 
 
@@ -37,8 +37,8 @@ def architecture_of_layout(layout: str) -> Architecture:
 
 def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None) -> Recognition | None:
     """What the checkpoint's tensors are, None where no architecture knows them."""
-    for package in ARCHITECTURES.values():
-        found: Recognition | None = import_module(f"{package}.recognise").recognise(checkpoint, settings or {})
+    for name in ARCHITECTURES:
+        found: Recognition | None = _module(name, "recognise").recognise(checkpoint, settings or {})
         if found is not None:
             return found
     return None
@@ -46,8 +46,13 @@ def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None)
 
 def grouping(architecture: str) -> Callable[[str], str]:
     """The function that gives the group of a tensor of ``architecture`` by its name."""
-    group_of: Callable[[str], str] = import_module(f"{ARCHITECTURES[architecture]}.recognise").group_of
+    group_of: Callable[[str], str] = _module(architecture, "recognise").group_of
     return group_of
+
+
+def _module(name: str, module: str) -> Any:
+    """A module of the architecture called ``name``."""
+    return __import__(f"{ARCHITECTURES[name]}.{module}", fromlist=[module])
 
 
 def _unknown(what: str, name: str, table: Mapping[str, str]) -> UsageError:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 from weightkit.errors import WeightkitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130

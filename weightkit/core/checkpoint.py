@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
-
-from weightkit.core.record import Record
+from weightkit.core.record import MappingProxyType, Record
 from weightkit.core.report import Finding
 from weightkit.core.tensor import StateSpec
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Literal
+
     import numpy as np
 
-Verdict = Literal["data", "opaque", "unsafe"]
+    Verdict = Literal["data", "opaque", "unsafe"]
 
 
 class NotDense(Record):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-
 from weightkit.core.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     import numpy as np
 
-Kind = Literal["float", "complex", "int", "uint", "bool", "packed"]
+    Kind = Literal["float", "complex", "int", "uint", "bool", "packed"]
 
 
 class DType(Record):

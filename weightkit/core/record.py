@@ -2,18 +2,25 @@
 
 They are what a frozen dataclass is. The module of that name imports inspect, ast and tokenize, which together take as
 long as reading a checkpoint of a thousand tensors; everything that is not loaded on that path uses dataclasses.
+
+For the same reason nothing on that path imports typing, collections, contextlib, enum, functools, re or importlib,
+which together take a quarter of what ``weightkit inspect`` takes: a module has a TYPE_CHECKING of its own, which type
+checkers know, and what only they need stands below it.
 """
 
 from __future__ import annotations
 
+__all__ = ["MappingProxyType", "Record"]
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import MappingProxyType
     from typing import Any, ClassVar, TypeVar
 
     from typing_extensions import dataclass_transform
 
     Self = TypeVar("Self", bound="Record")
 else:
+    MappingProxyType = type(type.__dict__)  # as types has it
 
     def dataclass_transform(**_: object) -> object:
         """Tells type checkers that a subclass's annotations are its fields; does nothing."""

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import Enum
-from types import MappingProxyType
-
-from weightkit.core.record import Record
+from weightkit.core.record import MappingProxyType, Record
 from weightkit.core.text import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import ClassVar
 
-class Severity(str, Enum):
-    """How much a finding weighs: an ERROR means that what was asked does not hold."""
 
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+class Severity(str):
+    """How much a finding weighs: an ERROR means that what was asked does not hold.
+
+    ``Severity("error") is Severity.ERROR``; there are no others. An enumeration but for the import of enum.
+    """
+
+    __slots__ = ()
+    INFO: ClassVar[Severity]
+    WARNING: ClassVar[Severity]
+    ERROR: ClassVar[Severity]
+
+    def __new__(cls, value: str) -> Severity:
+        for known in _SEVERITIES:
+            if known == value:
+                return known
+        raise ValueError(f"{value!r} is not a valid Severity")
+
+    @property
+    def name(self) -> str:
+        """As the constant is called."""
+        return self.upper()
+
+    @property
+    def value(self) -> str:
+        """As it stands in ``--json``."""
+        return str.__str__(self)
+
+    def __repr__(self) -> str:
+        return f"Severity.{self.name}"
+
+
+_SEVERITIES = tuple(str.__new__(Severity, value) for value in ("info", "warning", "error"))
+Severity.INFO, Severity.WARNING, Severity.ERROR = _SEVERITIES
 
 
 CODES: dict[str, str] = {

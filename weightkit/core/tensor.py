@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from math import prod
-from types import MappingProxyType
-
 from weightkit.core.dtype import DType, dtype_named
-from weightkit.core.record import Record
+from weightkit.core.record import MappingProxyType, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+else:
+    from _collections_abc import Mapping  # what collections.abc is made of, loaded since Python started
+
+
+def product(numbers: Iterable[int]) -> int:
+    """All of them multiplied; 1 where there are none."""
+    found = 1
+    for number in numbers:
+        found *= number
+    return found
 
 
 class TensorSpec(Record):
@@ -19,7 +29,7 @@ class TensorSpec(Record):
     @property
     def numel(self) -> int:
         """Number of elements; 1 for a scalar."""
-        return prod(self.shape)
+        return product(self.shape)
 
     @property
     def nbytes(self) -> int:

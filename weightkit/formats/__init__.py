@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from importlib import import_module
 
-from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.text import printable
 from weightkit.errors import FormatError, UnknownFormat, UsageError
 from weightkit.formats._source import unreadable
 from weightkit.formats._tar import is_tar
 from weightkit.formats._tripwire import armed
 from weightkit.formats.base import HEAD_BYTES, PICKLE_STARTS, Format, Limits, Write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from weightkit.core.checkpoint import Checkpoint
 
 # name -> (what it looks like from outside, module); each module has a FORMAT. The order is that of asking.
 FORMATS: dict[str, tuple[str, str]] = {
@@ -37,7 +40,7 @@ def format_named(name: str) -> Format:
     """The format called ``name``. Raises UsageError with the known names."""
     if name not in FORMATS:
         raise UsageError(f"there is no format {printable(name)!r}", hint=f"known: {', '.join(FORMATS)}")
-    found = import_module(FORMATS[name][1]).FORMAT
+    found = __import__(FORMATS[name][1], fromlist=["FORMAT"]).FORMAT
     assert isinstance(found, Format)
     return found
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from math import prod
-from typing import TYPE_CHECKING
 
 from weightkit.core.dtype import DType, numpy_dtype
-from weightkit.core.tensor import TensorSpec
+from weightkit.core.tensor import TensorSpec, product
 from weightkit.core.text import printable
 from weightkit.errors import FormatError, WriteError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -30,7 +29,7 @@ def array_dtype(dtype: DType, *, where: str) -> np.dtype[Any]:
 
 def column_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides, in elements, of an array whose first dimension is the fastest, as Fortran has it."""
-    return tuple(prod(shape[:axis]) for axis in range(len(shape)))
+    return tuple(product(shape[:axis]) for axis in range(len(shape)))
 
 
 def dense_array(

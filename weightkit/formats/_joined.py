@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from weightkit.core.checkpoint import Checkpoint, NotDense, Verdict
+from weightkit.core.checkpoint import Checkpoint, NotDense
 from weightkit.core.report import Finding
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
@@ -14,6 +14,8 @@ from weightkit.formats.base import Limits
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from weightkit.core.checkpoint import Verdict
 
 _WORSE: tuple[Verdict | None, ...] = (None, "data", "opaque", "unsafe")
 

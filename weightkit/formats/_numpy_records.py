@@ -6,10 +6,9 @@ Source: numpy/_core/src/multiarray/methods.c (``__reduce__``, ``__setstate__``),
 from __future__ import annotations
 
 import sys
-from math import prod
 
 from weightkit.core.dtype import DTYPES, DType
-from weightkit.core.tensor import TensorSpec
+from weightkit.core.tensor import TensorSpec, product
 from weightkit.formats._pickle_records import Call
 from weightkit.formats._pickle_values import bytes_of, items_of
 
@@ -63,7 +62,7 @@ def _array(dtype: object, shape: object, content: object, fortran: bool) -> Held
         return None
     known = tuple(size for size in sizes if type(size) is int and 0 <= size < 1 << 63)
     element, swapped = found
-    if len(known) != len(sizes) or prod(known) * element.itemsize != len(raw):
+    if len(known) != len(sizes) or product(known) * element.itemsize != len(raw):
         return None
     return HeldArray(element, known, raw, fortran=fortran, swapped=swapped)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from weightkit.core.checkpoint import Verdict
 from weightkit.core.report import Finding, Severity
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent
@@ -13,6 +10,12 @@ from weightkit.formats._pickle_stream import CutShort
 from weightkit.formats._pickle_vm import Unpickled, name_payloads, unpickle
 from weightkit.formats._source import Source
 from weightkit.formats.base import PICKLE_STARTS, Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weightkit.core.checkpoint import Verdict
 
 DO_NOT_LOAD = "do not load this file with anything that unpickles it"
 _MOST_FINDINGS = 50
@@ -57,7 +60,7 @@ def stacked(content: bytes, position: int, *, base: int, where: str, limits: Lim
         except CorruptFile:
             break
         remarks.append(Remark("unsafe", base + position, "a second pickle", "a second pickle follows the first"))
-        remarks += [r._replace(offset=base + position + r.offset) for r in found.remarks]
+        remarks += [each.moved(base + position) for each in found.remarks]
         position += found.end
     return remarks
 

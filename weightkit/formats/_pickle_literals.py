@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import re
 import struct
-from math import isinf
 
 from weightkit.formats._pickle_records import BigInt
 from weightkit.formats._pickle_stream import Stream
 
 _MOST_INT_BYTES = 64
 _MOST_FLOAT_DIGITS = 150
-_ESCAPE = rb"(?s)\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)"
+_INFINITE = (float("inf"), float("-inf"))
+_OCTAL_DIGITS, _HEX_DIGITS = frozenset(b"01234567"), frozenset(b"0123456789abcdefABCDEF")
 _SHORT_ESCAPES = {
     b"\\": b"\\", b"'": b"'", b'"': b'"', b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r",
     b"t": b"\t", b"v": b"\v", b"\n": b"",
@@ -75,7 +74,7 @@ class Literals(Stream):
             value = float(raw)
         except ValueError:
             self.fail(position, "a float that is not one")
-        if isinf(value) and b"inf" not in raw.lower():
+        if value in _INFINITE and b"inf" not in raw.lower():
             self.fail(position, "a float that is too large")
         return self._push(value, end)
 
@@ -89,7 +88,7 @@ class Literals(Stream):
         if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
             self.fail(position, "a quoted string without its quotes")
         try:
-            plain = re.sub(_ESCAPE, _unescaped, raw[1:-1])
+            plain = unescaped(raw[1:-1])
         except ValueError:
             self.fail(position, "a quoted string with a malformed escape")
         return self._push_old_text(plain, end)
@@ -147,11 +146,29 @@ class Literals(Stream):
         return self._sized_bytes(position, 8)
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    """What an escape of a bytes literal stands for; one that stands for nothing stays as it is, as Python has it."""
-    escape = found[1]
-    if escape[:1] == b"x":
-        return bytes((int(escape[1:], 16),))
-    if escape[:1].isdigit():
-        return bytes((int(escape, 8) & 0xFF,))
-    return _SHORT_ESCAPES.get(escape, found[0])
+def unescaped(raw: bytes) -> bytes:
+    """What stands between the quotes of a bytes literal, its escapes resolved. Raises ValueError for a malformed one.
+
+    An escape that stands for nothing stays as it is, as Python has it.
+    """
+    plain = bytearray()
+    position = 0
+    while 0 <= (found := raw.find(b"\\", position)) < len(raw) - 1:
+        plain += raw[position:found]
+        start = found + 1
+        sign = raw[start : start + 1]
+        if sign == b"x":
+            digits = raw[start + 1 : start + 3]
+            if len(digits) < 2 or not _HEX_DIGITS.issuperset(digits):
+                raise ValueError("an escape of two hexadecimal digits without them")
+            plain.append(int(digits, 16))
+            position = start + 3
+        elif sign.isdigit():
+            position = start + 1
+            while position < start + 3 and raw[position : position + 1] and raw[position] in _OCTAL_DIGITS:
+                position += 1
+            plain.append(int(raw[start:position], 8) & 0xFF)
+        else:
+            plain += _SHORT_ESCAPES.get(sign, b"\\" + sign)
+            position = start + 1
+    return bytes(plain + raw[position:])

@@ -5,9 +5,6 @@ Source: CPython's Lib/pickletools.py for the opcodes, Modules/_pickle.c for what
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from weightkit.formats._pickle_literals import Literals
 from weightkit.formats._pickle_policy import (
     Remark,
@@ -17,12 +14,20 @@ from weightkit.formats._pickle_policy import (
     judge_ref,
     may_be_called,
 )
-from weightkit.formats._pickle_records import Call, Dict, How, Pair, Persistent, Prefix, Ref, Set
+from weightkit.formats._pickle_records import Call, Dict, Persistent, Prefix, Ref, Set
 from weightkit.formats._pickle_stream import PADDING
 from weightkit.formats._pickle_tables import FROM_TYPE, IDENTITIES, REBUILDS
 from weightkit.formats.base import Limits
 
-_T = TypeVar("_T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from weightkit.formats._pickle_records import How, Pair
+
+    _T = TypeVar("_T")
+
 _MOST_REMARKS = 1000
 
 
@@ -313,19 +318,18 @@ class Opcodes(Literals):
 
     def _persid(self, position: int) -> int:
         raw, end = self._line(position)
-        self.persist(self.text(position, raw), position)
-        return end
+        return self._push(self.persistent(self.text(position, raw), position - 1), end)
 
     def _binpersid(self, position: int) -> int:
-        return self.persist(self.pop(position), position)
+        return self._push(self.persistent(self.pop(position), position - 1), position)
 
-    def persist(self, key: object, position: int) -> int:
+    def persistent(self, key: object, offset: int) -> object:
         """A reference out of the pickle. torch's oldest files put a class and its source text into one: the class."""
         if isinstance(key, tuple) and len(key) > 1 and _is_text(key[0], "module") and isinstance(key[1], Ref):
-            return self._push(key[1], position)
-        found = Persistent(key, position - 1)
+            return key[1]
+        found = Persistent(key, offset)
         self.persistents.append(found)
-        return self._push(found, position)
+        return found
 
     # -- framing
 

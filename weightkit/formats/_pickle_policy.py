@@ -9,31 +9,40 @@ again, and one that calls an attribute when it is deleted.
 
 from __future__ import annotations
 
-import sys
-from typing import Literal, NamedTuple
-
 from weightkit.formats import _pickle_tables as tables
 from weightkit.formats._pickle_records import Call, Dict, Persistent, Ref
 from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
 
-Level = Literal["opaque", "unsafe"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Level = Literal["opaque", "unsafe"]
+
 _AN_OBJECT = "an object"
 # Where a pickler finds torch's singletons when it looks for the module that holds them.
 _FOUND_IN_UTILS = "torch._utils.torch."
 _LISTED = tables.CALLABLE | tables.ARGUMENT_CHECKED
 
 
-class Remark(NamedTuple):
+class Remark:
     """Something that is not plain data: how much it weighs, at which byte, and what it is.
 
     ``named``: it is only named there, not called.
     """
 
-    level: Level
-    offset: int
-    subject: str
-    message: str
-    named: bool = False
+    __slots__ = ("level", "message", "named", "offset", "subject")
+
+    def __init__(self, level: Level, offset: int, subject: str, message: str, named: bool = False) -> None:
+        self.level = level
+        self.offset = offset
+        self.subject = subject
+        self.message = message
+        self.named = named
+
+    def moved(self, offset: int) -> Remark:
+        """The same, ``offset`` bytes further on."""
+        return Remark(self.level, self.offset + offset, self.subject, self.message, self.named)
 
 
 def is_data_ref(path: str) -> bool:
@@ -53,7 +62,7 @@ def judge_ref(ref: Ref) -> Remark | None:
     """
     found = _judge_path(ref, ref.path)
     spelled = f"{ref.module}.{ref.name}"
-    if spelled != ref.path and ref.module.partition(".")[0] in sys.stdlib_module_names:
+    if spelled != ref.path and ref.module.partition(".")[0] in tables.STDLIB:
         other = _judge_path(ref, spelled)
         return other if other is not None and (found is None or other.level == "unsafe") else found
     return found

@@ -6,14 +6,18 @@ Plain classes with slots: a checkpoint of 100,000 tensors has a million of them,
 from __future__ import annotations
 
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from typing import Literal
 
-How = Literal["REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"]
-Pair = tuple[object, object]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    How = Literal["REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"]
+    Pair = tuple[object, object]
 
 # Python 2's names as its unpickler maps them, where numpy 2 keeps what numpy 1 had elsewhere, and torch's own mapping.
 _MODULES = {
     **IMPORT_MAPPING,
+    "Tix": "tkinter.tix",  # which Python 3.13 maps no longer
     "numpy._core.multiarray": "numpy.core.multiarray",
     "numpy._core.numeric": "numpy.core.numeric",
     "torch.tensor": "torch._tensor",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from weightkit.errors import CorruptFile
 from weightkit.formats._pickle_records import BigInt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 PADDING = 16
 _MOST_INT_DIGITS = 150

@@ -73,10 +73,20 @@ TORCH_CONSTANTS = frozenset(DTYPES) | {
     "strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged",
 }  # fmt: skip
 
+# The standard library of every Python that may load the file, whichever reads it here: what came or went from 3.10 on.
+STDLIB = sys.stdlib_module_names | {
+    "_android_support", "_ast_unparse", "_bootsubprocess", "_colorize", "_crypt", "_hmac", "_interpchannels",
+    "_interpqueues", "_interpreters", "_ios_support", "_msi", "_opcode_metadata", "_py_warnings", "_pydatetime",
+    "_pylong", "_pyrepl", "_remote_debugging", "_sha2", "_sha256", "_sha512", "_suggestions", "_sysconfig",
+    "_tokenize", "_types", "_typing", "_wmi", "_zstd", "aifc", "annotationlib", "asynchat", "asyncore", "audioop",
+    "binhex", "cgi", "cgitb", "chunk", "compression", "crypt", "distutils", "imghdr", "imp", "lib2to3", "mailcap",
+    "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "smtpd", "sndhdr", "spwd", "sunau", "telnetlib", "tomllib",
+    "uu", "xdrlib",
+}  # fmt: skip
 # Installed wherever a checkpoint is loaded: what is not ordinary of these modules is unsafe to name.
-EVERYWHERE = sys.stdlib_module_names | {
-    "__builtin__", "asynchat", "asyncore", "cPickle", "commands", "copy_reg", "distutils", "imp", "msvcrt", "nt",
-    "popen2", "posix", "smtpd", "thread", "torch", "numpy", "urllib2", "winreg",
+EVERYWHERE = STDLIB | {
+    "__builtin__", "cPickle", "commands", "copy_reg", "msvcrt", "nt",
+    "popen2", "posix", "thread", "torch", "numpy", "urllib2", "winreg",
     # What torch brings along.
     "_dummy_thread", "_dummy_threading", "test",
     "_distutils_hack", "filelock", "fsspec", "functorch", "jinja2", "markupsafe", "mpmath", "networkx", "pip",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import struct
 
-from weightkit.formats._pickle_records import BigInt, Call, Dict, Pair, Persistent, Prefix, Ref, Set
+from weightkit.formats._pickle_records import BigInt, Call, Dict, Persistent, Prefix, Ref, Set
 from weightkit.formats._pickle_tables import MAPPINGS, SEQUENCES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from weightkit.formats._pickle_records import Pair
 
 _PATHS = ("pathlib.",)
 _MOST_ELEMENTS = 4096

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent
@@ -18,8 +17,12 @@ from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_records import Call, Persistent, Ref
 from weightkit.formats.base import Limits
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _CHECK_EVERY = 8192
-_UINT4 = struct.Struct("<I").unpack_from
+_UINT4, _INT4 = struct.Struct("<I").unpack_from, struct.Struct("<i").unpack_from
 
 
 class Unpickled:
@@ -120,6 +123,13 @@ class _Machine(Opcodes):
                     stack[-1] = Call("REDUCE", stack[-1], arguments, None, position - 1)
                 elif code == 0x29:  # EMPTY_TUPLE
                     stack.append(())
+                    continue
+                elif code == 0x4A:  # BININT
+                    stack.append(_INT4(content, position)[0])
+                    position += 4
+                    continue
+                elif code == 0x51 and stack:  # BINPERSID
+                    stack[-1] = self.persistent(stack[-1], position - 1)
                     continue
                 elif code == 0x4D:  # BININT2
                     stack.append(content[position] | content[position + 1] << 8)

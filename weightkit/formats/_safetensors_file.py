@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
-from math import prod
-from typing import TYPE_CHECKING, BinaryIO
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.dtype import DTYPES
@@ -23,7 +20,11 @@ from weightkit.formats._arrays import dense_array, packed_bytes
 from weightkit.formats._source import Source
 from weightkit.formats.base import Limits, announced
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import BinaryIO
+
     import numpy as np
 
 _CODES = {
@@ -35,6 +36,7 @@ _CODES = {
 }  # fmt: skip
 _NAMES = {name: code for code, name in _CODES.items()}
 _METADATA = "__metadata__"
+_FIELDS = frozenset(("dtype", "shape", "data_offsets"))
 # What weightkit adds to __metadata__: second names, and which values are JSON rather than text.
 ALIASES_KEY = "weightkit.aliases"
 JSON_KEY = "weightkit.json"
@@ -71,7 +73,7 @@ def read_safetensors(source: Source, limits: Limits, *, name: str) -> Checkpoint
     longest = max(map(len, header), default=0)
     if longest > limits.path_length:
         raise limits.exceeded("path_length", where=source.shown, found=f"a name of {longest} characters")
-    placed = {key: _record(source, key, record) for key, record in header.items()}
+    placed = _records(source, header)
     _check_tiling(source, placed, source.size - data_start)
     specs = {key: spec for key, (spec, _, _) in placed.items()}
     metadata, aliases = _interpret(source, texts, specs)
@@ -92,36 +94,53 @@ def _metadata(source: Source, found: object) -> dict[str, str]:
     return found
 
 
-def _record(source: Source, name: str, record: object) -> tuple[TensorSpec, int, int]:
-    shown = f"{source.shown}: tensor {printable(name)!r}"
-    if not isinstance(record, dict) or record.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CorruptFile(f"{shown}: expected exactly the fields dtype, shape and data_offsets")
-    code, shape, offsets = record["dtype"], record["shape"], record["data_offsets"]
-    if not isinstance(code, str) or code not in _CODES:
-        raise CorruptFile(f"{shown}: unknown element type {printable(repr(code))}")
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > _MOST_DIMENSIONS:
-        raise CorruptFile(f"{shown}: its shape or data_offsets are no lists of numbers")
-    spec = TensorSpec(DTYPES[_CODES[code]], tuple(shape))
-    begin, end = offsets
-    if prod(shape) * spec.dtype.itemsize != end - begin:
-        raise CorruptFile(
-            f"{shown}: {spec} needs {spec.nbytes} bytes, its data_offsets {begin} to {end} give {end - begin}"
-        )
-    if begin % spec.dtype.itemsize:
-        raise CorruptFile(
-            f"{shown}: its elements of {spec.dtype.itemsize} bytes start at {begin}, which is not aligned"
-        )
-    return spec, begin, end
+def _records(source: Source, header: Mapping[str, object]) -> dict[str, tuple[TensorSpec, int, int]]:
+    """Each tensor's spec, and where its elements begin and end."""
+    placed: dict[str, tuple[TensorSpec, int, int]] = {}
+    known: dict[tuple[object, ...], TensorSpec] = {}
+    for name, record in header.items():
+        if type(record) is not dict or record.keys() != _FIELDS:
+            raise _refused(source, name, "expected exactly the fields dtype, shape and data_offsets")
+        code, shape, offsets = record["dtype"], record["shape"], record["data_offsets"]
+        if type(code) is not str or code not in _CODES:
+            raise _refused(source, name, f"unknown element type {printable(repr(code))}")
+        if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or len(shape) > _MOST_DIMENSIONS:
+            raise _refused(source, name, "its shape or data_offsets are no lists of numbers")
+        begin, end = offsets
+        identity = (code, end - begin, *shape)
+        bounded = end > begin or len(shape) == 1  # of other empty shapes a file can have many of one hash
+        spec = known.get(identity) if bounded else None
+        if spec is None:
+            spec = TensorSpec(DTYPES[_CODES[code]], tuple(shape))
+            if spec.nbytes != end - begin:
+                given = f"its data_offsets {begin} to {end} give {end - begin}"
+                raise _refused(source, name, f"{spec} needs {spec.nbytes} bytes, {given}")
+            if bounded:
+                known[identity] = spec
+        if begin % spec.dtype.itemsize:
+            width = spec.dtype.itemsize
+            raise _refused(source, name, f"its elements of {width} bytes start at {begin}, which is not aligned")
+        placed[name] = spec, begin, end
+    return placed
 
 
-def _counts(found: object) -> bool:
-    return isinstance(found, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in found)
+def _refused(source: Source, name: str, problem: str) -> CorruptFile:
+    return CorruptFile(f"{source.shown}: tensor {printable(name)!r}: {problem}")
+
+
+def _are_counts(found: object) -> bool:
+    if type(found) is not list:
+        return False
+    for item in found:  # noqa: SIM110 - all() with a generator takes twice as long
+        if type(item) is not int or not 0 <= item < 1 << 63:
+            return False
+    return True
 
 
 def _check_tiling(source: Source, placed: Mapping[str, tuple[TensorSpec, int, int]], available: int) -> None:
     """The tensors cover the rest of the file, each byte once."""
     position = 0
-    for name, (_, begin, end) in sorted(placed.items(), key=lambda item: item[1][1:]):
+    for begin, end, name in sorted((begin, end, name) for name, (_, begin, end) in placed.items()):
         if begin != position:
             kind = "overlaps what stands before it" if begin < position else "leaves a hole before it"
             raise CorruptFile(
@@ -173,18 +192,35 @@ def _decoded(source: Source, texts: Mapping[str, str], key: str, default: object
 def write_safetensors(
     file: BinaryIO, tensors: Iterable[tuple[str, np.ndarray]], *, spec: StateSpec, metadata: Mapping[str, object]
 ) -> None:
-    """The header in the spec's order, the elements by falling element size, so that each is aligned without holes."""
-    unique = spec.unique()
+    """The header in the spec's order, the elements by falling element size, so that each is aligned without holes.
+
+    The header is written last, since its metadata may change until then, but its size is settled first.
+    """
     offsets: dict[str, int] = {}
     position = 0
-    for name in sorted(unique, key=lambda name: -spec[name].dtype.itemsize):
+    for name in sorted(spec.unique(), key=lambda name: -spec[name].dtype.itemsize):
         offsets[name] = position
         position += spec[name].nbytes
+    start, length = file.tell(), len(_header(offsets, spec, metadata))
+    base = start + 8 + length
+    for name, array in announced(tensors, spec):
+        if file.tell() != base + offsets[name]:
+            file.seek(base + offsets[name])
+        file.write(packed_bytes(array, spec[name], name))
+    header = _header(offsets, spec, metadata)
+    if len(header) != length:
+        raise WriteError("the metadata changed its length while the tensors were written")
+    file.seek(start)
+    file.write(struct.pack("<Q", length) + header)
+    file.seek(base + position)
+
+
+def _header(offsets: Mapping[str, int], spec: StateSpec, metadata: Mapping[str, object]) -> bytes:
     header: dict[str, object] = {}
     texts = _texts(metadata, spec)
     if texts:
         header[_METADATA] = texts
-    for name in unique:
+    for name in spec.unique():
         code = _NAMES.get(spec[name].dtype.name)
         if code is None:
             raise WriteError(
@@ -202,14 +238,7 @@ def write_safetensors(
         raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise WriteError("a name or a metadata value is not valid Unicode", hint="write a .pt file instead") from None
-    raw += b" " * (-len(raw) % 8)
-    base = file.tell() + 8 + len(raw)
-    file.write(struct.pack("<Q", len(raw)) + raw)
-    for name, array in announced(tensors, spec):
-        if file.tell() != base + offsets[name]:
-            file.seek(base + offsets[name])
-        file.write(packed_bytes(array, spec[name], name))
-    file.seek(base + position)
+    return raw + b" " * (-len(raw) % 8)
 
 
 def _texts(metadata: Mapping[str, object], spec: StateSpec) -> dict[str, str]:

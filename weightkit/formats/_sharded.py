@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from weightkit.core.checkpoint import Checkpoint
@@ -16,9 +15,15 @@ from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
 from weightkit.formats._folder import named_file, read_json_object
 from weightkit.formats._joined import Part, below, join, whole_name
-from weightkit.formats._source import PRead, Source
+from weightkit.formats._source import Source
 from weightkit.formats._weights import open_weights
 from weightkit.formats.base import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from weightkit.formats._source import PRead
 
 INDEX_ENDING = ".index.json"
 MAP_KEY, METADATA_KEY = "weight_map", "metadata"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, FormatError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    PRead = Callable[[int, int], bytes]
+
 _PIECE = 1 << 30
-PRead = Callable[[int, int], bytes]
 
 
 def unreadable(path: str | os.PathLike[str], error: OSError) -> FormatError:
@@ -69,46 +73,41 @@ class Source:
         start = self._start + offset
         return Source(self.path, shown, length, start=start, identity=self._identity, held=self._held)
 
-    @contextmanager
-    def opened(self) -> Iterator[PRead]:
+    def opened(self) -> AbstractContextManager[PRead]:
         """A function ``pread(offset, length) -> bytes``. Raises CorruptFile if the file changed in the meantime."""
+        return _Opened(self)
+
+    def pread(self, descriptor: int) -> PRead:
+        """What ``opened`` gives; ``descriptor`` is the file's, -1 where the bytes are in memory."""
         held, start = self._held, self._start
         if held is not None:
-            yield lambda offset, length: held[start + offset : start + offset + length]
-            return
-        with self._descriptor() as descriptor:
+            return lambda offset, length: held[start + offset : start + offset + length]
 
-            def pread(offset: int, length: int) -> bytes:
-                found = os.pread(descriptor, length, start + offset)
-                if len(found) != length:
-                    found += self._rest(descriptor, start + offset, length, len(found))
-                return found
+        def pread(offset: int, length: int) -> bytes:
+            found = os.pread(descriptor, length, start + offset)
+            if len(found) != length:
+                rest = bytearray(length - len(found))
+                self._fill(descriptor, start + offset + len(found), rest)
+                found += rest
+            return found
 
-            try:
-                yield pread
-            except OSError as error:
-                raise unreadable(self.path, error) from None
+        return pread
 
-    @contextmanager
-    def _descriptor(self) -> Iterator[int]:
+    def descriptor(self) -> int:
+        """The file, opened, -1 where the bytes are in memory. Raises CorruptFile if it is another one by now."""
+        if self._held is not None:
+            return -1
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise unreadable(self.path, error) from None
-        try:
-            if _identity(os.fstat(descriptor)) != self._identity:
-                raise CorruptFile(
-                    f"{self.shown}: the file changed while it was being read",
-                    hint="copy it somewhere where nothing writes to it, and read the copy",
-                )
-            yield descriptor
-        finally:
+        if _identity(os.fstat(descriptor)) != self._identity:
             os.close(descriptor)
-
-    def _rest(self, descriptor: int, offset: int, length: int, got: int) -> bytes:
-        rest = bytearray(length - got)
-        self._fill(descriptor, offset + got, rest)
-        return bytes(rest)
+            raise CorruptFile(
+                f"{self.shown}: the file changed while it was being read",
+                hint="copy it somewhere where nothing writes to it, and read the copy",
+            )
+        return descriptor
 
     def _fill(self, descriptor: int, offset: int, buffer: bytearray) -> None:
         """Fill ``buffer`` from ``offset`` of the file on. Raises CorruptFile where the file ends before it is full."""
@@ -132,13 +131,35 @@ class Source:
         if self._held is not None:
             return bytearray(self._held[start : start + length])
         buffer = bytearray(length)
-        with self._descriptor() as descriptor:
+        descriptor = self.descriptor()
+        try:
             self._fill(descriptor, start, buffer)
+        finally:
+            os.close(descriptor)
         return buffer
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise CorruptFile(f"{self.shown}: bytes {offset} to {offset + length} of a file of {self.size}")
+
+
+class _Opened:
+    """A source with its file open, as long as the block lasts."""
+
+    __slots__ = ("descriptor", "source")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __enter__(self) -> PRead:
+        self.descriptor = self.source.descriptor()
+        return self.source.pread(self.descriptor)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        if isinstance(error, OSError):
+            raise unreadable(self.source.path, error) from None
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:

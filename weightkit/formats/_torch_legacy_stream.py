@@ -96,7 +96,7 @@ class _Stream:
         if found.leftovers:
             message = f"{what}: {found.leftovers} objects are built and not used"
             self.findings.append(Finding("WK106", Severity.WARNING, what, message))
-        self.remarks += [each._replace(offset=each.offset + self.position) for each in found.remarks]
+        self.remarks += [each.moved(self.position) for each in found.remarks]
         self.position += found.end
         return found
 

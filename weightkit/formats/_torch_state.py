@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeGuard
-
 from weightkit.core.checkpoint import Checkpoint, NotDense
 from weightkit.core.report import Finding, Severity
 from weightkit.core.tensor import StateSpec, TensorSpec
@@ -13,15 +10,23 @@ from weightkit.errors import CorruptFile, NotDenseError
 from weightkit.formats._arrays import column_major, dense_array
 from weightkit.formats._numpy_records import HeldArray
 from weightkit.formats._pickle_findings import judgements, payloads_first, verdict_on
-from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_records import Ref
-from weightkit.formats._pickle_vm import Unpickled
-from weightkit.formats._torch_tensors import ListedTensor, Storage, StridedTensor, Tensor
+from weightkit.formats._torch_tensors import ListedTensor, StridedTensor
 from weightkit.formats._torch_walk import find_aliases, find_root, walk
 from weightkit.formats.base import METADATA_KEY, Limits
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol, TypeGuard
+
     import numpy as np
+
+    from weightkit.formats._pickle_policy import Remark
+    from weightkit.formats._pickle_vm import Unpickled
+    from weightkit.formats._torch_tensors import Storage, Tensor
+else:
+    Protocol = object
 
 
 class Storages(Protocol):
@@ -67,7 +72,9 @@ def checkpoint_of(
         identity = (tensor.dtype.name, tensor.shape)
         spec = known.get(identity)
         if spec is None:
-            spec = known[identity] = tensor.spec
+            spec = tensor.spec
+            if spec.numel:  # the hashes of empty shapes could be made to collide
+                known[identity] = spec
         specs[name] = spec
         if type(tensor) is ListedTensor:
             not_dense[name] = tensor.not_dense
@@ -178,7 +185,7 @@ def _named(shown: str, paths: Mapping[tuple[str, ...], Tensor | HeldArray], root
 def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor | HeldArray]) -> None:
     claimed: set[tuple[str, int, int, int]] = set()
     for name, tensor in tensors.items():
-        for storage in _storages_of(tensor):
+        for storage in (tensor.storage,) if type(tensor) is StridedTensor else _storages_of(tensor):
             claim = (storage.key, storage.record_bytes, storage.start, storage.size_bytes)
             if claim in claimed:
                 continue
@@ -189,8 +196,6 @@ def _check_storages(shown: str, storages: Storages, tensors: Mapping[str, Tensor
 
 
 def _storages_of(tensor: Tensor | HeldArray) -> tuple[Storage, ...]:
-    if isinstance(tensor, StridedTensor):
-        return (tensor.storage,)
     return tensor.storages if isinstance(tensor, ListedTensor) else ()
 
 

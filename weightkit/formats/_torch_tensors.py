@@ -5,11 +5,9 @@ Source: torch/_utils.py (the ``_rebuild_*`` functions), torch/serialization.py (
 
 from __future__ import annotations
 
-from math import prod
-
 from weightkit.core.checkpoint import NotDense
 from weightkit.core.dtype import DTYPES, DType
-from weightkit.core.tensor import TensorSpec
+from weightkit.core.tensor import TensorSpec, product
 from weightkit.core.text import printable
 from weightkit.formats._pickle_records import Call, Persistent, Ref
 from weightkit.formats._pickle_tables import FROM_TYPE, REBUILDS
@@ -146,9 +144,9 @@ def decode_storage(node: object) -> Storage:
         raise MalformedError("a storage whose type, key or location is not what it should be")
     count = _count(numel, "a storage's number of elements")
     view = _view(key[5]) if len(key) == 6 else None
-    if kind.name in _UNTYPED:
-        return Storage(name, None, count, view, location == "meta")
     dtype = _STORAGE_DTYPES.get(kind.name)
+    if dtype is None and kind.name in _UNTYPED:
+        return Storage(name, None, count, view, location == "meta")
     if dtype is None:
         raise MalformedError(f"a storage of an unknown kind, {printable(kind.path)}")
     return Storage(name, dtype, count * dtype.itemsize, view, location == "meta")
@@ -219,7 +217,8 @@ def _strided(name: str, arguments: tuple[object, ...]) -> Tensor:
     tensor = place(storage, dtype, arguments[1], arguments[2], arguments[3])
     if len(arguments) > least:
         bits = _bits(arguments[least])
-        tensor.conjugate, tensor.negative = "conj" in bits, "neg" in bits
+        if bits:
+            tensor.conjugate, tensor.negative = "conj" in bits, "neg" in bits
         if tensor.conjugate and dtype.kind != "complex":
             raise MalformedError(f"a conjugate view of {dtype.name}")
         if tensor.negative and dtype.kind == "bool":
@@ -242,15 +241,15 @@ def place(storage: Storage, dtype: DType, offset: object, shape: object, strides
         raise MalformedError(f"{len(shape)} sizes and {len(strides)} strides, expected as many, at most 64")
     extent = numel = 1
     packed = True
-    for index in range(len(shape) - 1, -1, -1):
-        size, stride = shape[index], strides[index]
+    for size, stride in zip(shape[::-1], strides[::-1], strict=True):
         if type(size) is not int or type(stride) is not int or not 0 <= size < _TOO_LARGE > stride >= 0:
             raise MalformedError("a tensor's shape or strides are no numbers from 0 to 2**63 - 1")
         if size != 1 and stride != numel:
             packed = False
         numel *= size
         extent += (size - 1) * stride
-    offset = _count(offset, "a tensor's offset")
+    if type(offset) is not int or not 0 <= offset < _TOO_LARGE:
+        offset = _count(offset, "a tensor's offset")
     if numel * dtype.itemsize >= _TOO_LARGE:
         raise MalformedError(f"a tensor of {numel} elements, which no memory can hold")
     if numel == 0:
@@ -345,6 +344,8 @@ _LISTED = {
 
 def _bits(metadata: object) -> list[str]:
     """The names of the lazy operations ("conj", "neg") that are switched on. Raises MalformedError."""
+    if type(metadata) is Call and not metadata.pairs and metadata.arguments == ():
+        return []  # an empty dict, as nearly all tensors have it
     pairs = pairs_of(metadata) or ()
     if len(pairs) > _MOST_BITS:
         raise MalformedError(f"a tensor with {len(pairs)} marks, expected conj and neg at most")
@@ -376,6 +377,6 @@ def _counts(value: object, what: str) -> tuple[int, ...]:
     if items is None or len(items) > _MOST_DIMENSIONS:
         raise MalformedError(f"{what} is no tuple of at most {_MOST_DIMENSIONS} numbers")
     counts = tuple(_count(item, what) for item in items)
-    if prod(counts) * 16 >= _TOO_LARGE:
+    if product(counts) * 16 >= _TOO_LARGE:
         raise MalformedError(f"{what} is of more elements than any memory can hold")
     return counts

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from math import isfinite
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
 from weightkit.formats._numpy_records import HeldArray, decode_array
-from weightkit.formats._pickle_records import Call, Dict, Pair
+from weightkit.formats._pickle_records import Call, Dict
 from weightkit.formats._pickle_values import items_of, key_text, leaf_value, pairs_of, state_of
-from weightkit.formats._torch_tensors import (
-    MalformedError,
-    StridedTensor,
-    Tensor,
-    decode_tensor,
-    is_tensor_call,
-)
+from weightkit.formats._torch_tensors import MalformedError, StridedTensor, decode_tensor, is_tensor_call
 from weightkit.formats.base import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from weightkit.formats._pickle_records import Pair
+    from weightkit.formats._torch_tensors import Tensor
+
+    _Path = tuple[str, ...]
 
 # Keys under which checkpoints keep the state_dict; the tensors' names then start below it.
 ROOTS = ("agent", "state_dict", "model_state_dict", "model", "policy")
-_Path = tuple[str, ...]
 _CHECK_EVERY = 8192
 _NUMBERS = (int, float, bool)
 _FEW = 100_000  # objects that are walked without asking how many the pickle wrote
@@ -100,7 +100,7 @@ class _Walk:
         self.next_check = min(_CHECK_EVERY, limits.nodes)
         self.found = Walked()
         self.holders: list[_Holder] = []
-        self.first_name: dict[int, _Path] = {}
+        self.first_name: dict[object, _Path] = {}  # by Call, whose hash is its identity: id() is an audit event
         self.later: list[_Later] = []
         self.active: set[int] = set()  # the containers that hold the one being walked
         self.visited = 0
@@ -141,9 +141,9 @@ class _Walk:
 
     def _name_of(self, tensor: object) -> str:
         """The name of a tensor that stands for something else, below the root; a new one where it has none."""
-        path = self.first_name.get(id(tensor))
+        path = self.first_name.get(tensor)
         if path is None:
-            path = self.first_name[id(tensor)] = (f"tensor {len(self.first_name)}",)
+            path = self.first_name[tensor] = (f"tensor {len(self.first_name)}",)
         return ".".join(path[1:] if self.root and path[0] == self.root else path)
 
     def _drain(self, stack: list[_Task | _Leave]) -> None:
@@ -229,12 +229,12 @@ class _Walk:
             else:
                 found = key_text(key)
                 text = f"<key {index}>" if found is None else found
-            same = _number_text(key) if isinstance(key, (int, float)) else text
-            if text in seen or same in seen:
+            if text in seen or (isinstance(key, (int, float)) and _number_text(key) in seen):
                 at = ".".join((*parent, text))
                 raise CorruptFile(f"{self.where}: the key {printable(at)!r} stands twice in one dict")
             seen.add(text)
-            seen.add(same)
+            if isinstance(key, (int, float)):
+                seen.add(_number_text(key))
             if len(text) > longest:
                 self._check_length(task.length + 1 + len(text))
             self.visited += len(text) // _TEXT_PER_NODE
@@ -259,12 +259,12 @@ class _Walk:
         self.later.append(_Later(task, key, frozenset(self.active)))
 
     def _tensor(self, node: object, path: _Path, holder: _Holder, key: str | int) -> None:
-        if self.naming_is_done and len(path) > 2 and path[-2] == "params" and id(node) in self.first_name:
+        if self.naming_is_done and len(path) > 2 and path[-2] == "params" and node in self.first_name:
             holder.set(key, self._name_of(node))  # an optimizer's list of parameters refers to them
             holder.kept += 1
             return
         try:
-            before = self.first_name.get(id(node))
+            before = self.first_name.get(node)
             tensor = decode_tensor(node) if before is None else self.found.tensors.get(before) or decode_tensor(node)
         except MalformedError as error:
             raise CorruptFile(f"{self.where}: tensor {printable('.'.join(path))!r}: {error}") from None
@@ -280,7 +280,7 @@ class _Walk:
         if self.characters > self.limits.names:
             raise self.limits.exceeded("names", where=self.where, found=f"names of {self.characters} characters")
         tensors[path] = tensor
-        self.first_name.setdefault(id(node), path)
+        self.first_name.setdefault(node, path)
 
     def _unwrapped(self, node: object) -> object:
         """What an omegaconf node holds, looked up once however often it is referred to."""
@@ -361,7 +361,7 @@ def _module_children(state: list[Pair]) -> list[Pair] | None:
 
 def _number_text(key: float) -> str:
     """One text for all numbers that are one key of a dict: 1, 1.0 and True."""
-    return f"number {int(key)}" if isfinite(key) and key == int(key) else f"number {key}"
+    return f"number {int(key)}" if key - key == 0 and key == int(key) else f"number {key}"
 
 
 def _is_in_script_state(value: object) -> bool:

@@ -10,8 +10,6 @@ import gc
 import os
 import sys
 from _thread import allocate_lock, get_ident
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # What reading and building inert records raises; every other event is none of a parser's business.
 _ALLOWED = frozenset(("builtins.id", "os.listdir", "os.scandir", "object.__getattr__", "sys._getframe"))
@@ -26,40 +24,41 @@ class TripwireError(Exception):
     """Parsing a file did something that parsing never does: a fault of weightkit, stopped before it took effect."""
 
 
-@contextmanager
-def armed() -> Iterator[None]:
+class armed:  # noqa: N801 - it is used as a function is
     """Within the block, this thread cannot import, execute, write, connect or start anything: TripwireError.
 
     An event whose error is swallowed somewhere is raised again at the end of the block. The cyclic garbage collector
     pauses, so that no finalizer of somebody else's runs here.
     """
-    global _collects, _hooked
-    if not _hooked:
-        sys.addaudithook(_hook)
-        _hooked = True
-    me = get_ident()
-    if me in _armed:  # a format that opens its parts
-        yield
-        return
-    seen: list[str] = []
-    with _lock:
-        if not _armed:
-            _collects = gc.isenabled()
-            gc.disable()
-        _armed[me] = seen
-    try:
-        yield
-    except BaseException:
-        if seen:
-            raise _error(seen[0]) from None
-        raise
-    finally:
+
+    __slots__ = ("seen",)
+
+    def __enter__(self) -> None:
+        global _collects, _hooked
+        if not _hooked:
+            sys.addaudithook(_hook)
+            _hooked = True
+        me = get_ident()
+        self.seen: list[str] | None = None
+        if me in _armed:  # a format that opens its parts
+            return
+        seen: list[str] = []
         with _lock:
-            del _armed[me]
+            if not _armed:
+                _collects = gc.isenabled()
+                gc.disable()
+            _armed[me] = seen
+        self.seen = seen
+
+    def __exit__(self, *_: object) -> None:
+        if self.seen is None:
+            return
+        with _lock:
+            del _armed[get_ident()]
             if not _armed and _collects:
                 gc.enable()
-    if seen:
-        raise _error(seen[0])
+        if self.seen:
+            raise _error(self.seen[0]) from None
 
 
 def _hook(event: str, args: tuple[object, ...]) -> None:

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import NamedTuple
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
-from weightkit.formats._source import PRead, Source
+from weightkit.formats._source import Source
 from weightkit.formats.base import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from weightkit.formats._source import PRead
+
+    # What the directory says about one entry, a plain tuple for speed: offset, raw_name, flags, method, crc, stored
+    # and size, and last the raw bytes that its local header must repeat.
+    _Central = tuple[int, bytes, int, int, int, int, int, bytes]
 
 STORED, DEFLATED = 0, 8
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -33,30 +41,21 @@ _FRONT = 24  # what may stand between an entry's data and the next local header
 _SPARE = 128  # what a local header's name and padding seldom exceed together
 _WINDOW = 1 << 16
 _NOT_YET = bytes(12)
+_PADDING = struct.Struct("<HH").pack
 
 
-class Entry(NamedTuple):
+class Entry:
     """One file of an archive: where its bytes lie, how many, and what they must add up to."""
 
-    name: str
-    data_offset: int
-    stored: int
-    size: int
-    method: int
-    crc: int
+    __slots__ = ("crc", "data_offset", "method", "name", "size", "stored")
 
-
-class _Central(NamedTuple):
-    """What the directory says about one entry; ``fixed`` are the raw bytes that its local header must repeat."""
-
-    offset: int
-    raw_name: bytes
-    flags: int
-    method: int
-    crc: int
-    stored: int
-    size: int
-    fixed: bytes
+    def __init__(self, name: str, data_offset: int, stored: int, size: int, method: int, crc: int) -> None:
+        self.name = name
+        self.data_offset = data_offset
+        self.stored = stored
+        self.size = size
+        self.method = method
+        self.crc = crc
 
 
 class Archive:
@@ -209,7 +208,7 @@ def _central_headers(source: Source, directory: bytes, count: int) -> list[_Cent
                 raise CorruptFile(f"{shown} is stored plainly, but {stored} bytes are said to become {size}")
             if size > _MOST_RATIO * stored + 64:
                 raise CorruptFile(f"{shown} claims that {stored} bytes inflate to {size}, which deflate cannot do")
-        append(_Central(offset, raw_name, flags, method, crc, stored, size, directory[position + 6 : position + 30]))
+        append((offset, raw_name, flags, method, crc, stored, size, directory[position + 6 : position + 30]))
         position = end
     if position != available:
         raise CorruptFile(f"{source.shown}: the archive's directory has entries that are not counted")
@@ -245,22 +244,23 @@ def _entries(source: Source, pread: PRead, found: list[_Central], directory: int
     The bytes between an entry's data and the end of the next local header are read at once, neighbours together.
     """
     entries: dict[str, Entry] = {}
-    if found and found[0].offset != 0:
-        raise CorruptFile(f"{source.shown}: {found[0].offset} bytes stand before the first entry of the archive")
+    if found and found[0][0] != 0:
+        raise CorruptFile(f"{source.shown}: {found[0][0]} bytes stand before the first entry of the archive")
     if not found and directory:
         raise CorruptFile(f"{source.shown}: {directory} bytes before the directory belong to no entry")
+    limit = limits.expanded_bytes
     dense = len(found) and directory // len(found) < _WINDOW // 4  # small entries: many in one window
-    window, base = b"", 0
+    window, base, window_end = b"", 0, 0
     data_end = 0
     before: _Central | None = None
     described = b""  # the data descriptor that must follow the entry before, where it is a short one
     for central in found:
         offset, raw_name, flags, method, crc, stored, size, fixed = central
-        begin = max(offset - _FRONT, 0)
-        needed = offset - begin + _LOCAL_BYTES + len(raw_name) + _SPARE
-        if begin < base or begin + needed > base + len(window):
-            base = begin
-            window = pread(base, min(max(needed, _WINDOW if dense else 0), directory - base))
+        begin = offset - _FRONT if offset > _FRONT else 0
+        end = offset + _LOCAL_BYTES + len(raw_name) + _SPARE
+        if begin < base or end > window_end:
+            base, window_end = begin, min(begin + _WINDOW if dense and begin + _WINDOW > end else end, directory)
+            window = pread(base, window_end - base)
         at = offset - base
         if before is not None and not (
             offset - data_end == 16 and described and window.startswith(described, data_end - base)
@@ -270,16 +270,14 @@ def _entries(source: Source, pread: PRead, found: list[_Central], directory: int
         name_end = name_start + len(raw_name)
         extras = int.from_bytes(window[at + 28 : at + 30], "little")
         data_offset = base + name_end + extras
-        numbers = _NOT_YET if flags & _HAS_DESCRIPTOR else fixed[10:22]
-        expected = LOCAL + fixed[:10] + numbers + fixed[22:24]
-        plain = window.startswith(expected, at) and window.startswith(raw_name, name_start)
-        padding = b"FB" + ((extras - 4) & U16).to_bytes(2, "little")
-        if not plain or stored == U32 or (extras and not window.startswith(padding, name_end)):
+        expected = LOCAL + (fixed[:10] + _NOT_YET + fixed[22:] if flags & _HAS_DESCRIPTOR else fixed)
+        plain = window.startswith(expected, at) and window.startswith(raw_name, name_start) and stored != U32
+        if not plain or (extras and not window.startswith(_PADDING(0x4246, (extras - 4) & U16), name_end)):
             _check_local(source, pread, central, directory)
         data_end = data_offset + stored
         if data_end > directory:
             raise CorruptFile(f"{source.shown}: {_shown(raw_name)} runs into the archive's directory")
-        if method == DEFLATED and size > limits.expanded_bytes:
+        if method == DEFLATED and size > limit:
             shown = f"{source.shown}: {_shown(raw_name)}"
             raise limits.exceeded("expanded_bytes", where=shown, found=f"inflates to {size} bytes")
         name = _name(source, raw_name, flags)
@@ -296,28 +294,29 @@ def _entries(source: Source, pread: PRead, found: list[_Central], directory: int
 
 def _check_gap(source: Source, central: _Central, data_end: int, following: int, window: bytes, base: int) -> None:
     """Between an entry's data and what follows stands its data descriptor, where it has one, and nothing else."""
+    _, raw_name, flags, _, crc, stored, size, _ = central
     gap = following - data_end
-    if not central.flags & _HAS_DESCRIPTOR:
+    if not flags & _HAS_DESCRIPTOR:
         if gap:
-            shown = f"{source.shown}: {_shown(central.raw_name)}"
+            shown = f"{source.shown}: {_shown(raw_name)}"
             raise CorruptFile(
                 f"{shown}: its data end at {data_end}, the next thing starts at {following}: "
                 "a gap, an overlap or a hidden entry"
             )
         return
-    shown = f"{source.shown}: {_shown(central.raw_name)}"
+    shown = f"{source.shown}: {_shown(raw_name)}"
     if gap not in _DESCRIPTOR_BYTES:
         raise CorruptFile(f"{shown}: {gap} bytes stand where its data descriptor should be")
     said = window[data_end - base : following - base]
     layout = "<III" if gap == 16 else "<IQQ"
-    if said[:4] != _DESCRIPTOR or struct.unpack(layout, said[4:]) != (central.crc, central.stored, central.size):
+    if said[:4] != _DESCRIPTOR or struct.unpack(layout, said[4:]) != (crc, stored, size):
         raise CorruptFile(f"{shown}: its data descriptor contradicts the archive's directory")
 
 
 def _check_local(source: Source, pread: PRead, central: _Central, directory: int) -> None:
     """Compare a local header with the directory, field by field. Raises CorruptFile."""
-    shown = f"{source.shown}: {_shown(central.raw_name)}"
-    start = central.offset
+    start, raw_name, flags, _, *expected, fixed = central
+    shown = f"{source.shown}: {_shown(raw_name)}"
     head = pread(start, min(_LOCAL_BYTES, directory - start))
     if len(head) < _LOCAL_BYTES or head[:4] != LOCAL:
         raise CorruptFile(f"{shown}: there is no local header at byte {start}")
@@ -328,9 +327,9 @@ def _check_local(source: Source, pread: PRead, central: _Central, directory: int
     zip64 = _extra_fields(shown, rest[names:]).get(1, b"")
     if zip64 and size == U32 and stored == U32 and len(zip64) >= 16:
         size, stored = struct.unpack_from("<QQ", zip64)
-    told, expected = (crc, stored, size), (central.crc, central.stored, central.size)
-    same = rest[:names] == central.raw_name and head[6:14] == central.fixed[2:10]
-    if not same or (told != expected and not (central.flags & _HAS_DESCRIPTOR and told == (0, 0, 0))):
+    told = [crc, stored, size]
+    same = rest[:names] == raw_name and head[6:14] == fixed[2:10]
+    if not same or (told != expected and not (flags & _HAS_DESCRIPTOR and told == [0, 0, 0])):
         raise CorruptFile(f"{shown}: the local header contradicts the archive's directory")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.record import Record
@@ -12,8 +10,14 @@ from weightkit.core.tensor import StateSpec
 from weightkit.core.text import printable
 from weightkit.errors import LimitExceeded, WriteError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import BinaryIO, Protocol
+
     import numpy as np
+else:
+    Protocol = object
 
 HEAD_BYTES = 512
 METADATA_KEY = "weightkit"
@@ -61,6 +65,8 @@ class Write(Protocol):
         metadata: Mapping[str, object],
     ) -> None:
         """``tensors`` gives every name of ``spec.unique()`` once; aliases are written as references. ``file`` can seek.
+
+        Values of ``metadata`` may change until the last tensor was taken, not the length of their JSON.
 
         Raises WriteError for a tensor that is missing, unknown, given twice or not what ``spec`` says.
         """

@@ -227,16 +227,23 @@ def write_npz(
     file: BinaryIO, tensors: Iterable[tuple[str, np.ndarray]], *, spec: StateSpec, metadata: Mapping[str, object]
 ) -> None:
     """One .npy for each tensor, and a JSON member for what .npy cannot say: aliases, metadata, bf16 and fp8."""
+    for name in spec:
+        if name == MEMBER or f"{name}.npy" in spec:
+            other = MEMBER if name == MEMBER else f"{name}.npy"
+            raise WriteError(
+                f"{printable(name)!r}: numpy could not tell it from {printable(other)!r} in an .npz archive",
+                hint="write a .safetensors or a .pt file instead",
+            )
     archive = ZipWriter(file)
     kinds = {name: spec[name].dtype.name for name in spec.unique() if spec[name].dtype.name not in _CODES}
+    for name, array in announced(tensors, spec):
+        content = packed_bytes(array, spec[name], name)
+        archive.add(f"{name}.npy", _npy_header(spec[name]) + content.tobytes())
     extras = {"dtypes": kinds, "aliases": dict(spec.aliases), "metadata": dict(metadata)}
     try:
         archive.add(MEMBER, json.dumps(extras, ensure_ascii=False, allow_nan=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise WriteError(f"the metadata cannot be written as JSON: {error}") from None
-    for name, array in announced(tensors, spec):
-        content = packed_bytes(array, spec[name], name)
-        archive.add(f"{name}.npy", _npy_header(spec[name]) + content.tobytes())
     archive.finish()
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
-from weightkit.core.checkpoint import Checkpoint, Verdict
+from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile
@@ -24,6 +25,9 @@ from weightkit.formats._source import Source
 from weightkit.formats._weights import open_torch_weights
 from weightkit.formats._zip import STORED, Archive, Entry, open_archive
 from weightkit.formats.base import Format, Limits
+
+if TYPE_CHECKING:
+    from weightkit.core.checkpoint import Verdict
 
 _DATA, _POLICY, _TENSORS = "data", "policy.pth", ".pth"
 _VERSION, _SYSTEM = "_stable_baselines3_version", "system_info.txt"

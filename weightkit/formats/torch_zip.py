@@ -5,16 +5,17 @@ TorchScript archives are of the same make and are read here too: their tensors a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, BinaryIO
-
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.tensor import StateSpec
 from weightkit.formats._source import Source
 from weightkit.formats._torch_archive import open_torch_archive
 from weightkit.formats.base import Format, Limits, announced, ending_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import BinaryIO
+
     import numpy as np
 
 _ENDINGS = (".pt", ".pth", ".ckpt")
@@ -46,11 +47,11 @@ def write_torch_zip(
 
     keys = {name: str(index) for index, name in enumerate(spec.unique())}
     archive = ZipWriter(file)
-    archive.add("archive/data.pkl", emit_state(spec, metadata, keys))
     archive.add("archive/byteorder", b"little")
     for name, array in announced(tensors, spec):
         archive.add(f"archive/data/{keys[name]}", packed_bytes(array, spec[name], name))
     archive.add("archive/version", b"3\n")
+    archive.add("archive/data.pkl", emit_state(spec, metadata, keys))
     archive.finish()
 
 

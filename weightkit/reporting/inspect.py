@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from weightkit.core.report import Report, Severity
 from weightkit.core.text import printable
 from weightkit.reporting.text import findings_text, fold, size, table
 from weightkit.reporting.tree import tree_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _VERDICT = {
     "data": "data: plain tensors and values",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 
-Parts = tuple[tuple[str, ...], ...]
-_SIGNS = re.compile(r"[{},\\\\]")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Parts = tuple[tuple[str, ...], ...]
+
+_MARKED = str.maketrans({sign: f"\\{sign}" for sign in "{},\\"})
 """What folded names are written with: a name's own are marked by a backslash."""
 
 
@@ -73,7 +75,7 @@ def fold(names: Iterable[str]) -> list[str]:
 
 def braced(options: Sequence[str]) -> str:
     """One segment of a folded name: ``bias``, ``{0,2,4}``, ``{bias, weight}``."""
-    options = tuple(_SIGNS.sub(r"\\\g<0>", option) for option in options)
+    options = [option.translate(_MARKED) for option in options]
     if len(options) == 1:
         return options[0]
     joint = "," if all(option.isdigit() for option in options) else ", "

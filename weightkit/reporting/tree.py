@@ -5,11 +5,14 @@ Modules of equal structure are one object here, however often they occur, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
 
 from weightkit.reporting.text import braced, printables
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 MOST_LINES = 400
 """A longer tree loses its deepest levels; every line still counts all that lies below it."""

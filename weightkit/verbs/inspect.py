@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 from weightkit.errors import UnsafeContent, UsageError
 from weightkit.formats import open_checkpoint
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from weightkit.architectures.recognition import Recognition
     from weightkit.core.checkpoint import Checkpoint

@@ -262,3 +262,13 @@ def test_honest_arrays_are_not_unsafe_in_a_bare_pickle(name: str, protocol: int,
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps({"held": honest()[name]}, protocol))
     assert open_checkpoint(path).verdict in ("data", "opaque")
+
+
+@pytest.mark.parametrize(
+    "module", ["telnetlib", "mailcap", "binhex", "_pyrepl", "imp", "tomllib", "Tix", "annotationlib"]
+)
+def test_the_verdict_does_not_depend_on_the_python_that_reads(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may be loaded by another Python, in which the module is still there, or there already."""
+    found = policy.judge_ref(Ref(module, "Anything", 0))
+    assert found is not None
+    assert found.level == "unsafe"

@@ -131,6 +131,31 @@ def test_what_could_be_read_in_two_ways_is_refused(lie: Callable[[bytearray], by
         opened(tmp_path, lie(archive(a=b"one", b=b"two")))
 
 
+def with_zip64(raw: bytearray) -> bytearray:
+    """The same archive with a zip64 end record and its locator before the zip end record."""
+    count, size, start = struct.unpack("<HII", raw[-12:-2])
+    end64 = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, start)
+    return raw[:-22] + end64 + struct.pack("<4sIQI", b"PK\x06\x07", 0, len(raw) - 22, 1) + raw[-22:]
+
+
+@pytest.mark.parametrize("fields", [(4,), (6,), (4, 6)], ids=["this-disk", "directory-disk", "both"])
+def test_a_disk_number_that_stands_in_a_zip64_end_record_needs_one(fields: tuple[int, ...], tmp_path: Path) -> None:
+    raw = archive(a=b"one", b=b"two")
+    for field in fields:
+        patch(raw, b"PK\x05\x06", field, "<H", 0xFFFF)
+    with pytest.raises(CorruptFile, match="zip64 end record that is not there"):
+        opened(tmp_path, raw)
+    found = opened(tmp_path, with_zip64(raw))
+    assert {name: bytes(found.read(entry)) for name, entry in found.entries.items()} == {"a": b"one", "b": b"two"}
+
+
+@pytest.mark.parametrize("field", [4, 6], ids=["this-disk", "directory-disk"])
+def test_a_zip64_end_record_does_not_excuse_a_second_disk(field: int, tmp_path: Path) -> None:
+    raw = patch(archive(a=b"one"), b"PK\x05\x06", field, "<H", 1)
+    with pytest.raises(CorruptFile, match="several disks"):
+        opened(tmp_path, with_zip64(raw))
+
+
 def test_a_changed_byte_of_an_entry_is_seen(tmp_path: Path) -> None:
     raw = archive(a=b"one")
     raw[raw.index(b"one")] ^= 1
