@@ -102,8 +102,8 @@ if TYPE_CHECKING:
     from weightkit.sync.read_set import read_set as read_set
     from weightkit.sync.subscriber import Subscriber as Subscriber
     from weightkit.verbs.convert import convert as convert
-    from weightkit.verbs.suggest import suggest as suggest
-    from weightkit.verbs.lint import lint as lint
     from weightkit.verbs.diff import diff as diff
     from weightkit.verbs.inspect import inspect as inspect
+    from weightkit.verbs.lint import lint as lint
     from weightkit.verbs.load_policy import load_policy as load_policy
+    from weightkit.verbs.suggest import suggest as suggest

@@ -358,6 +358,8 @@ class _Recorder(io.RawIOBase):
         written = 0
         while written < len(view):
             written += os.write(self._descriptor, view[written : written + (1 << 30)])
+        if not written:
+            return 0
         run = self._runs[-1] if self._runs else None
         if run is None or run.end != self._position:
             run = _Run(self._position, self._position, xxhash.xxh3_128())

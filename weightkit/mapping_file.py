@@ -1,11 +1,10 @@
-"""A mapping as a TOML file, described by schemas/json/mapping.v1.schema.json for editors, docs/mapping.md for people."""
+"""A mapping as a TOML file; schemas/json/mapping.v1.schema.json is for editors, docs/mapping.md for people."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +78,7 @@ def _mapping(document: dict[str, Any]) -> Mapping:
 def _rule(item: dict[str, Any], at: str) -> Rule:
     _known(item, _RULE, at)
     fate = item.get("fate", "map")
-    if fate not in {each.value for each in Fate}:
+    if not isinstance(fate, str) or fate not in {each.value for each in Fate}:
         raise _wrong(f"{at}.fate", f"one of {', '.join(each.value for each in Fate)}", fate)
     ops = item.get("ops", [])
     if not isinstance(ops, list):
@@ -115,7 +114,7 @@ def _op(item: object, at: str) -> RuleOp:
         numbers = isinstance(value, list) and all(type(each) is int and _is_number(each) for each in value)
         if not (numbers or isinstance(value, str) or _is_number(value)):
             raise _wrong(f"{at}.{key}", "a number, a text or a list of whole numbers", value)
-    return RuleOp(_text(item, "op", at), params, _text(item, "over", at, default=""))
+    return RuleOp(_text(item, "op", at), params, _text(item, "over", at) if "over" in item else "")
 
 
 def _spelling(item: dict[str, Any], at: str) -> Spelling:
@@ -157,7 +156,7 @@ def _each(document: dict[str, Any], key: str, read: Callable[[dict[str, Any], st
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and isfinite(value) and abs(value) < _MOST  # type: ignore[arg-type]
+    return type(value) in (int, float) and -_MOST < value < _MOST  # type: ignore[operator]
 
 
 def _known(table: dict[str, Any], keys: Sequence[str], at: str) -> None:
@@ -179,7 +178,7 @@ def _templates(value: object, at: str) -> tuple[Template, ...]:
 
 
 def _texts(value: object, at: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
         raise _wrong(at, "a list of texts", value)
     return tuple(value)
 

@@ -165,7 +165,7 @@ def test_a_bar_is_drawn_for_a_long_file_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(capsys, SNAPSHOT, "--stats")[2] == ""
-    monkeypatch.setattr("weightkit.cli.inspect._LONG_BYTES", 1000)
+    monkeypatch.setattr("weightkit.cli.progress._LONG_BYTES", 1000)
     code, out, err = call(capsys, SNAPSHOT, "--stats", "--json")
     assert code == 0
     assert "best_snapshot.pt" in err

@@ -1,4 +1,4 @@
-"""The mapping cookbook, typed from top to bottom: every command prints what the page shows, with the exit code it should."""
+"""The mapping cookbook, typed from top to bottom: every command prints what the page shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +31,9 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str,
             (folder / kind.removeprefix("toml ")).write_text(text, encoding="utf-8")
         for session in SESSION.finditer(text) if not kind else ():
             run = session["command"].replace("weightkit", f"{sys.executable} -m weightkit", 1)
-            done: Any = subprocess.run(run, shell=True, cwd=folder, env=env, capture_output=True, timeout=120, check=False)
+            done: Any = subprocess.run(
+                run, shell=True, cwd=folder, env=env, capture_output=True, timeout=120, check=False
+            )
             assert not done.stderr, done.stderr
             found.append((session["command"], session["shown"], done.stdout.decode(), done.returncode))
     return found

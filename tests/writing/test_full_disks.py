@@ -20,7 +20,20 @@ from weightkit.atomic_file import write_atomically
 from weightkit.errors import WeightkitError, WriteError
 
 SMALL = {**SMALL_DRQV2, "cameras": ["front"], "hidden_dims": [3]}
-STEPS = ("open", "mkdir", "write", "fsync", "fchmod", "link", "replace", "unlink", "rmdir", "scandir", "chmod", "preadv")
+STEPS = (
+    "open",
+    "mkdir",
+    "write",
+    "fsync",
+    "fchmod",
+    "link",
+    "replace",
+    "unlink",
+    "rmdir",
+    "scandir",
+    "chmod",
+    "preadv",
+)
 LIMITED = """
 import resource, sys
 from weightkit.cli.main import main

@@ -6,6 +6,7 @@ import json
 import re
 
 MAX_DEPTH = 64
+_WIDTH = 160
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
@@ -17,6 +18,22 @@ def canonical_json(document: object) -> bytes:
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace")
+
+
+def readable_json(document: object) -> bytes:
+    """JSON for people and line by line comparison, in the order given: what is short stands on one line."""
+    return (_lines(document, "") + "\n").encode("ascii")
+
+
+def _lines(value: object, margin: str) -> str:
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    if len(text) + len(margin) <= _WIDTH or not value or not isinstance(value, (dict, list)):
+        return text
+    inner = f"{margin} "
+    if isinstance(value, dict):
+        items = [f"{inner}{json.dumps(str(key))}: {_lines(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{margin}}}"
+    return "[\n" + ",\n".join(f"{inner}{_lines(item, inner)}" for item in value) + f"\n{margin}]"
 
 
 def parse_json(text: str | bytes, *, origin: str) -> object:

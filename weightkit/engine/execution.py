@@ -10,6 +10,7 @@ from weightkit.core.plan import Plan, Step
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.digest import tensor_digest
+from weightkit.engine.forecast import LOOKED_AT
 from weightkit.errors import CorruptFile, PlanError
 from weightkit.shape_ops import op_of
 
@@ -66,7 +67,7 @@ class Execution:
     def _apply(self, step: Step) -> tuple[np.ndarray, ...]:
         from weightkit.engine.statistics import cast_error, statistics
 
-        errors: list[dict[str, float | None]] = []
+        errors: list[dict[str, float]] = []
         arrays: tuple[np.ndarray, ...] = tuple(map(self._source, step.sources, step.source_specs))
         for call in step.ops:
             try:
@@ -74,17 +75,16 @@ class Execution:
             except ValueError as reason:
                 raise _refused("WK205", step.targets[0], f"{call}: {reason}") from None
             if call.name == "cast":
-                errors = list(map(cast_error, arrays, results))
+                errors += map(cast_error, arrays, results)
             arrays = results
             del results
         for place, (name, array) in enumerate(zip(step.targets, arrays, strict=True)):
             _check(name, array, step.target_specs[place])
             if step.ops:
                 self.digests[name] = tensor_digest(array)
-                self.changes[name] = {
-                    "statistics": statistics(array),
-                    **({"cast_error": errors[place]} if errors else {}),
-                }
+                self.changes[name] = {"statistics": statistics(array, LOOKED_AT)}
+                if errors:  # the worst of what the step is made of
+                    self.changes[name]["cast_error"] = {key: max(each[key] for each in errors) for key in errors[0]}
             else:
                 self.digests[name] = self.source_digests[step.sources[place]]
         return arrays
@@ -137,7 +137,7 @@ def check_source(plan: Plan, source: StateSpec) -> None:
         if found != expected:
             message = f"the plan was made for {expected}, the source has {found or 'no such tensor'}"
             findings.append(Finding("WK215", Severity.ERROR, name, message, _OTHER_SOURCE))
-    for name in source.tensors.keys() - plan.source.tensors.keys():
+    for name in (name for name in source if name not in plan.source):
         findings.append(Finding("WK215", Severity.ERROR, name, "the plan knows no such source tensor", _OTHER_SOURCE))
     if findings:
         raise PlanError(

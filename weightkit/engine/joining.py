@@ -182,6 +182,9 @@ def _targets(group: Group, parted: list[_Dimension], lists: Lists) -> tuple[str,
     """The names of what the ops give, in their order: what is parted first lies outermost."""
     rule = group.rule
     laid_out = list(parted)
+    places = next((each.length for each in laid_out if not each.over), len(rule.targets))
+    if places != len(rule.targets):
+        raise ValueError(f"its ops part into {places}, it names {len(rule.targets)} targets")
     if len(rule.targets) > 1 and not any(not dimension.over for dimension in laid_out):
         laid_out.insert(0, _Dimension("", len(rule.targets)))
     names = []
@@ -192,8 +195,6 @@ def _targets(group: Group, parted: list[_Dimension], lists: Lists) -> tuple[str,
                 bound[dimension.over] = number
             else:
                 place = number
-        if place >= len(rule.targets):
-            raise ValueError(f"its ops part into {laid_out[0].length}, it names {len(rule.targets)} targets")
         name = rule.targets[place].fill(bound, lists)
         if name is None:
             raise ValueError(f"target {rule.targets[place].text!r}: a list of the target is too short for {bound}")

@@ -32,7 +32,7 @@ def lint(mapping: Mapping) -> tuple[Finding, ...]:
                 _finding("WK210", witness, witness.name, f"rules {first!r} and {second!r} both match", _OVERRIDE)
             )
     for (first, _), (second, _), witness in _overlaps(_targets(mapping)):
-        if first != second:
+        if first != second and not _same_source(rules[first], rules[second], witness.name):
             message = f"rules {first!r} and {second!r} could both make it"
             hint = "give them targets that cannot be the same name; two tensors never become one"
             fault = _finding("WK203", witness, witness.name, message, hint)
@@ -75,6 +75,17 @@ def _overlaps(
             witness = find_overlap(items[other][1], items[number][1])
             if witness is not None:
                 yield items[other], items[number], witness
+
+
+def _same_source(one: Rule, other: Rule, target: str) -> bool:
+    """Whether the one would make ``target`` only of a name that the other takes from it, by overriding it."""
+    for winner, loser in ((one, other), (other, one)):
+        if loser.id in winner.overrides and len(loser.sources) == len(loser.targets) == 1:
+            bound = loser.targets[0].match(target, {})
+            name = loser.sources[0].fill(bound, {}) if bound is not None else None
+            if name is not None and any(source.match(name, {}) is not None for source in winner.sources):
+                return True
+    return False
 
 
 def _one_beats_the_other(one: Rule, other: Rule) -> bool:

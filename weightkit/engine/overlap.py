@@ -26,13 +26,23 @@ class Witness(NamedTuple):
 
 def find_overlap(one: Template, other: Template) -> Witness | None:
     """A name that both templates match, None where there is none."""
+    words = tuple(dict.fromkeys(_words((*one.segments, *other.segments))))
     for pairs in _aligned(one, other):
-        for texts, lists, chance in islice(_texts(pairs, {}, {}, {}, ""), _TRIES):
+        for texts, lists, chance in islice(_texts(pairs, {}, {}, {}, "", words), _TRIES):
             name = ".".join(texts)
             known = {key: _entries(found) for key, found in lists.items()}
             if one.match(name, known) is not None and other.match(name, known) is not None:
                 return Witness(name, chance)
     return None
+
+
+def _words(segments: tuple[Segment, ...]) -> Iterator[str]:
+    """Texts that a name variable may have to be, because it stands elsewhere too."""
+    for segment in segments:
+        if not segment.var:
+            yield segment.text
+        elif segment.kind == "int" and not segment.lookup:
+            yield from (str(segment.scale * number + segment.offset) for number in range(3))
 
 
 def covers(general: Template, narrow: Template) -> bool:
@@ -87,31 +97,41 @@ def _stretched(template: Template, length: int) -> list[Segment]:
 
 
 def _texts(
-    pairs: list[tuple[Segment, Segment]], left: _Values, right: _Values, lists: dict[str, dict[int, str]], chance: str
+    pairs: list[tuple[Segment, Segment]],
+    left: _Values,
+    right: _Values,
+    lists: dict[str, dict[int, str]],
+    chance: str,
+    words: tuple[str, ...],
 ) -> Iterator[tuple[list[str], dict[str, dict[int, str]], str]]:
     """The texts that could stand in each place, one place after the other, variables keeping their values."""
     if not pairs:
         yield [], lists, chance
         return
     (one, other), rest = pairs[0], pairs[1:]
-    for text, by_chance in _candidates(one, other, left, right, lists):
+    for text, by_chance in _candidates(one, other, left, right, lists, words):
         first = _with(one, text, left, lists)
         second = _with(other, text, right, first[1]) if first is not None else None
         if first is None or second is None:
             continue
-        for texts, found, last in _texts(rest, first[0], second[0], second[1], chance or by_chance):
+        for texts, found, last in _texts(rest, first[0], second[0], second[1], chance or by_chance, words):
             yield [text, *texts], found, last
 
 
 def _candidates(
-    one: Segment, other: Segment, left: _Values, right: _Values, lists: dict[str, dict[int, str]]
+    one: Segment,
+    other: Segment,
+    left: _Values,
+    right: _Values,
+    lists: dict[str, dict[int, str]],
+    words: tuple[str, ...],
 ) -> Iterator[tuple[str, str]]:
     """Texts worth a try for one place, and the list entry that would have to be called so."""
     for segment, values, opposite in ((one, left, other), (other, right, one)):
-        if not segment.var or segment.var in values:
-            text = segment.text if not segment.var else _write(segment, values[segment.var], lists)
-            special = opposite.lookup and not segment.lookup and opposite.var and segment.kind != "name"
-            yield text, text if special or (opposite.lookup and not segment.var) else ""
+        text = _forced(segment, values, lists)
+        if text is not None:
+            by_chance = opposite.lookup and not segment.lookup and (segment.kind != "name" or not segment.var)
+            yield text, text if by_chance else ""
             return
     numeric = [segment for segment in (one, other) if segment.kind == "int" and not segment.lookup]
     if numeric:
@@ -119,8 +139,23 @@ def _candidates(
         for number in islice(_common_numbers(numeric[0], numeric[-1]), _NUMBERS):
             yield str(number), str(number) if by_chance else ""
         return
-    for number in range(3):
-        yield f"{_ENTRY}{number}", ""
+    bound = [values[each.var] for each, values in ((one, left), (other, right)) if each.var in values]
+    yield from ((f"{_ENTRY}{number}", "") for number in (*bound, *range(3)))
+    by_chance = one.lookup or other.lookup
+    yield from ((word, word if by_chance else "") for word in words)
+
+
+def _forced(segment: Segment, values: _Values, lists: dict[str, dict[int, str]]) -> str | None:
+    """The one text that ``segment`` can be by now, None where that is open."""
+    if not segment.var:
+        return segment.text
+    value = values.get(segment.var)
+    if value is None:
+        return None
+    if segment.lookup:
+        assert isinstance(value, int)
+        return lists.get(segment.lookup, {}).get(value)
+    return segment.write(value, {})
 
 
 def _common_numbers(one: Segment, other: Segment) -> Iterator[int]:
@@ -135,15 +170,6 @@ def _common_numbers(one: Segment, other: Segment) -> Iterator[int]:
     least = max(one.offset, other.offset)
     first += max(0, -(-(least - first) // width)) * width
     yield from count(first, width)
-
-
-def _write(segment: Segment, value: int | str, lists: dict[str, dict[int, str]]) -> str:
-    if segment.lookup:
-        assert isinstance(value, int)
-        return lists.get(segment.lookup, {}).get(value, f"{_ENTRY}{value}")
-    written = segment.write(value, {})
-    assert written is not None
-    return written
 
 
 def _with(

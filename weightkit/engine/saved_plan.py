@@ -137,8 +137,12 @@ class _Reader:
                 digests[name] = self.text(entry["digest"], f"{at}.digest")
                 if not _DIGEST.fullmatch(digests[name]):
                     raise self.wrong(f"{at}.digest", "32 hexadecimal digits", digests[name])
+        aliases = self.texts(found.get("aliases"), f"{where}.aliases")
+        for alias, of in aliases.items():
+            if alias not in tensors or tensors.get(of) != tensors[alias]:
+                raise self.wrong(f"{where}.aliases.{alias}", "a tensor of the same shape and dtype", of)
         try:
-            return StateSpec(tensors, self.texts(found.get("aliases"), f"{where}.aliases")), digests
+            return StateSpec(tensors, aliases), digests
         except ValueError as error:
             raise CorruptFile(f"{self.origin} @ {where}.aliases: {error}", hint=_ORIGIN_HINT) from None
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from weightkit.engine.forecast import LOOKED_AT
+
 CHUNK = 1 << 20
 """Elements that are looked at together: 8 MB in float64."""
 _HUGE = 1e100
 """Numbers from here on are scaled down before they are squared."""
 
 
-def statistics(array: np.ndarray) -> dict[str, Any]:
+def statistics(array: np.ndarray, chunk: int = CHUNK) -> dict[str, Any]:
     """mean, std, min, max, and what is odd: counts of NaN and Inf, all zero, constant. JSON values only.
 
     Mean, population std, min and max are those of the finite elements, null where there is none; of complex numbers
     they are those of the magnitudes (``"of": "magnitude"``). Minimum and maximum of whole numbers are exact, bools
     count as 0 and 1. ``zero``: every element is 0 and there is one; ``constant``: there are two or more elements and
-    all are the same finite number.
+    all are the same finite number. ``chunk`` elements are looked at together.
     """
     flat = np.asarray(array).reshape(-1)
     found: dict[str, Any] = {"mean": None, "std": None, "min": None, "max": None}
@@ -34,7 +36,7 @@ def statistics(array: np.ndarray) -> dict[str, Any]:
     high: Any = None
     scale = 1.0
     with np.errstate(all="ignore"):
-        for raw in _chunks(flat):
+        for raw in _chunks(flat, chunk):
             same = same and _uniform(raw, flat[0])
             if whole:
                 low = int(raw.min()) if low is None else min(low, int(raw.min()))
@@ -49,11 +51,11 @@ def statistics(array: np.ndarray) -> dict[str, Any]:
                 high = float(part.max()) if high is None else max(high, float(part.max()))
         if count and not whole:
             scale = _scale(low, high)
-            total = sum(float((part / scale).sum()) for part, _, _ in map(_finite, _chunks(flat)))
+            total = sum(float((part / scale).sum()) for part, _, _ in map(_finite, _chunks(flat, chunk)))
         if count:
             mean = total / count
             spread = 0.0
-            for raw in _chunks(flat):
+            for raw in _chunks(flat, chunk):
                 part = raw.astype(np.float64) if whole else _finite(raw)[0]
                 away = part / scale - mean
                 spread += float(np.dot(away, away))
@@ -71,19 +73,19 @@ def statistics(array: np.ndarray) -> dict[str, Any]:
     return {**found, "nan": nan, "inf": inf, "zero": zero, "constant": constant}
 
 
-def cast_error(before: np.ndarray, after: np.ndarray) -> dict[str, float | None]:
-    """The largest |difference| that a cast made to a finite number, and relative to that number; null for none."""
+def cast_error(before: np.ndarray, after: np.ndarray, chunk: int = LOOKED_AT) -> dict[str, float]:
+    """The largest |difference| that a cast made to a finite number, and relative to that number; 0 for none."""
     most = relative = 0.0
     old, new = np.asarray(before).reshape(-1), np.asarray(after).reshape(-1)
-    for start in range(0, old.size, CHUNK):
+    for start in range(0, old.size, chunk):
         with np.errstate(all="ignore"):
-            first, second = (_wide(each[start : start + CHUNK]) for each in (old, new))
+            first, second = (_wide(each[start : start + chunk]) for each in (old, new))
             away, size = np.abs(second - first), np.abs(first)
             finite = np.isfinite(away)
             shares = np.divide(away, size, out=np.zeros(away.shape), where=(size > 0) & finite)
         most = max(most, float(away[finite].max(initial=0.0)))
         relative = max(relative, float(shares.max(initial=0.0)))
-    return {"max": _number(most), "max_relative": _number(relative)}
+    return {"max": most, "max_relative": relative}
 
 
 def _wide(raw: np.ndarray) -> np.ndarray:
@@ -97,9 +99,9 @@ def numbers(array: np.ndarray) -> list[float]:
     return listed
 
 
-def _chunks(flat: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, flat.size, CHUNK):
-        yield flat[start : start + CHUNK]
+def _chunks(flat: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    for start in range(0, flat.size, chunk):
+        yield flat[start : start + chunk]
 
 
 def _uniform(raw: np.ndarray, first: Any) -> bool:

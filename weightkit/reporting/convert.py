@@ -18,7 +18,8 @@ def convert_text(report: Report) -> str:
     if not report.ok:
         lines = [f"REFUSED  {printable(facts['path'])} -> {printable(facts['target_layout'])}: nothing was written", ""]
         return "\n".join([*lines, *findings_text(report), "", printable(facts["message"])])
-    verb = f"written: {facts['out']}" if facts["out"] is not None else "planned, nothing was converted"
+    saved = f"plan saved: {facts['plan']}" if facts["plan"] is not None else "nothing was written"
+    verb = f"written: {facts['out']}" if facts["out"] is not None else f"planned, {saved}"
     layout = facts["source_layout"] or "unknown layout"
     again = f" + {len(facts['repeated'])} repeated" if facts["repeated"] else ""
     lines = [
@@ -31,8 +32,6 @@ def convert_text(report: Report) -> str:
             facts["target_tensors"], len(facts["rows"]), again, len(facts["left_out"])
         ),
     ]
-    if facts["plan"] is not None:
-        lines.append(f"plan saved: {printable(facts['plan'])} (sha256 {facts['plan_digest'][:12]}...)")
     if facts["out"] is None:
         lines.append(f"class {facts['class']} ({facts['strictness']}), {facts['peak_bytes']:,} bytes of arrays at most")
     lines.append("")

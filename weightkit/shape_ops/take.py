@@ -58,6 +58,9 @@ class TakeNewest(EachTensor):
     def apply_one(self, array: np.ndarray) -> np.ndarray:
         return in_order(section(array, self.axis, self.size_before - self.size, self.size_before))
 
+    def scratch(self, specs: Specs) -> int:
+        return -sum(spec.nbytes for spec in self.infer(specs)) if self.axis == 0 else 0
+
     def inverse(self) -> None:
         """None: the older frames' weights are gone."""
         return
@@ -92,6 +95,9 @@ class Slice(EachTensor):
 
     def apply_one(self, array: np.ndarray) -> np.ndarray:
         return in_order(section(array, self.axis, self.start, self.stop))
+
+    def scratch(self, specs: Specs) -> int:
+        return -sum(spec.nbytes for spec in self.infer(specs)) if self.axis == 0 else 0
 
     def inverse(self) -> None:
         """None: the other entries are gone."""

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from weightkit import __version__
 from weightkit.atomic_file import write_atomically, write_directory_atomically
-from weightkit.core.jsonio import canonical_json
+from weightkit.core.jsonio import readable_json
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Mapping as Rules
 from weightkit.core.text import printable
@@ -83,7 +83,7 @@ def save_plan(
     if path.suffix != ".json":
         raise UsageError(f"{printable(str(path))}: a plan is a .json file", hint="-o PLAN.json")
     conversion = with_digests(conversion, progress)
-    text = canonical_json(conversion.plan.to_dict()) + b"\n"
+    text = readable_json(conversion.plan.to_dict())
     write_atomically(path, _writing(text), force=force, inputs=_paths(Path(source), wanted.get("like"), plan, invert))
     return conversion_report(conversion, out=None, plan_out=str(path))
 
@@ -161,7 +161,7 @@ def write_conversion(
             "report.json": conversion_report(conversion, out=str(path), execution=execution).to_dict(),
         }
         for name, document in documents.items():
-            write_atomically(folder / name, _writing(canonical_json(document)))
+            write_atomically(folder / name, _writing(readable_json(document)))
 
     write_directory_atomically(path, fill, force=force, is_ours=is_ours)
     return conversion_report(conversion, out=str(path), execution=execution)

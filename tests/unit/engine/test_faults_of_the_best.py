@@ -82,7 +82,7 @@ STACKED = rule("moe", ["experts.{e}.w"], ["experts.w"], RuleOp("stack", {"axis":
 @pytest.mark.parametrize("target", [StateSpec({"experts.w": spec("float32", 2, 3)}), None])
 def test_experts_with_a_number_missing_are_not_stacked(target: StateSpec | None) -> None:
     found = refusal(experts(0, 2), target, STACKED)
-    assert ("WK214", "experts.w") == found[0][:2]
+    assert found[0][:2] == ("WK214", "experts.w")
     assert "1 is missing" in found[0][2]
 
 
