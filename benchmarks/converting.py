@@ -1,9 +1,9 @@
 """How long a pure renaming of a large checkpoint takes, against copying the file.
 
 The peer is ``cp`` of the same file, ``fsync`` of the copy and one read of it: what any tool does at least that writes
-the file whole, makes it last and looks at what arrived. ``weightkit convert --map`` besides plans, hashes every tensor as
-it is read, compares every written byte with what arrived, and starts a Python. Whole processes, in turns; the source
-is in the page cache; each output is removed before the next. Medians of ``RUNS``.
+the file whole, makes it last and looks at what arrived. ``weightkit convert --map`` besides plans, hashes every tensor
+as it is read and compares every written byte with what arrived. Whole processes, in turns; the source is in the page
+cache; each output is removed before the next. Medians of ``RUNS``.
 
     python benchmarks/converting.py [GIGABYTES]     exits with 1 where the claim does not hold
 
