@@ -385,8 +385,8 @@ def _one(op: dict[str, Any], array: Array) -> Array:
     if op["op"] == "permute":
         return np.transpose(array, op["axes"])
     if op["op"] == "pad":
-        if op["size"] < array.shape[op["axis"]]:
-            raise ValueError("shrinks")
+        if op["size"] <= array.shape[op["axis"]]:
+            raise ValueError("does not grow")
         after = [(0, 0)] * array.ndim
         after[op["axis"]] = (0, op["size"] - array.shape[op["axis"]])
         return np.pad(array, after)
@@ -495,12 +495,12 @@ def _block(draw: st.DrawFn, here: str, there: str, known: bool, words: tuple[str
         axes = draw(st.permutations((0, 1, 2)))
         return arrays, (line(["{p:name}"], ["turned.{p:name}"], {"op": "permute", "axes": list(axes)}),), goals
     put(f"{here}.w", n, m)
-    op: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "transpose": {"op": "transpose"},
         "pad": {"op": "pad", "axis": 0, "size": n + draw(st.integers(1, 2))},
         "slice": {"op": "slice", "axis": 1, "start": 0, "stop": draw(st.integers(0, m))},
-    }[word]
-    return arrays, (line(["w"], ["w"], op),), goals
+    }
+    return arrays, (line(["w"], ["w"], ways[word]),), goals
 
 
 BIJECTIVE = ("index", "path", "stack", "concat", "unstack", "merge", "part", "nested", "turn", "transpose")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import stat
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,14 +28,17 @@ def read_mapping(path: Path) -> Mapping:
     """The mapping in a TOML file. Raises FormatError where it cannot be read, RuleError that names file and address."""
     shown = printable(str(path))
     try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise FormatError(f"{shown}: {size} bytes, a mapping has at most {_MOST_BYTES}")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise FormatError(f"{shown}: expected a regular file, found something else (a folder, a device, a pipe)")
+        if found.st_size > _MOST_BYTES:
+            raise FormatError(f"{shown}: {found.st_size} bytes, a mapping has at most {_MOST_BYTES}")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{shown}: not UTF-8: {error.reason} at byte {error.start}") from None
-    except OSError as error:
-        raise FormatError(f"{shown}: cannot be read: {error.strerror or error}", hint="check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise FormatError(f"{shown}: cannot be read: {why}", hint="check the path") from None
     return parse_mapping(text, origin=shown)
 
 

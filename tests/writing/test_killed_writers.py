@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
@@ -65,9 +64,14 @@ def assert_whole(path: Path) -> None:
         assert sorted(os.listdir(path)) == ["config.json", "model.safetensors", "plan.json", "report.json"]
 
 
-def kill_everywhere(tmp_path: Path, out: str, *, replaced: bool, nameless: bool) -> tuple[list[str], list[list[str]]]:
-    """The steps that a writer was killed at, and what each kill left beside the target; checks all that must hold."""
-    options: dict[str, Any] = {"to": "drqv2"}
+def kill_everywhere(
+    tmp_path: Path, out: str, *, replaced: bool, nameless: bool, **options: str
+) -> tuple[list[str], list[list[str]]]:
+    """The steps that a writer was killed at, and what each kill left beside the target; checks all that must hold.
+
+    ``options`` are those of the conversion; without any it is one into ``drqv2``.
+    """
+    options = options or {"to": "drqv2"}
     task = {"source": str(source(tmp_path / "new.pt", 2)), "out": out, "old": None, "nameless": nameless}
     old_digest = None
     if replaced:
@@ -128,6 +132,31 @@ def test_a_file_is_old_or_new_wherever_its_writer_is_killed(out: str, replaced: 
     assert {"write", "half a write", "fsync", "link", *(["replace"] if replaced else [])} <= set(steps)
     # without a name nothing is left; only where a file is replaced the new one has a draft's name between two steps
     assert [step for step, left in zip(steps, beside, strict=False) if left] == (["replace"] if replaced else [])
+
+
+MAPPING = """
+name = "mapped"
+version = 1
+source_layout = "a"
+target_layout = "b"
+[[rule]]
+id = "all"
+source = "{rest:path}"
+target = "policy.{rest:path}"
+[[rule]]
+id = "turned"
+source = "actor.actor_model.main_mlp.{i}.weight"
+target = "policy.main_mlp.{i}.weight"
+ops = [{op = "transpose"}]
+overrides = ["all"]
+"""
+
+
+def test_a_mapped_file_is_not_there_or_whole_wherever_its_writer_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(MAPPING, encoding="utf-8")
+    mapping = str(tmp_path / "m.toml")
+    steps, _ = kill_everywhere(tmp_path, "a.safetensors", replaced=False, nameless=True, map=mapping)
+    assert len(steps) >= 50
 
 
 @pytest.mark.parametrize("replaced", [pytest.param(False, marks=SLOW), True])

@@ -130,18 +130,18 @@ def _candidates(
     for segment, values, opposite in ((one, left, other), (other, right, one)):
         text = _forced(segment, values, lists)
         if text is not None:
-            by_chance = opposite.lookup and not segment.lookup and (segment.kind != "name" or not segment.var)
+            by_chance = bool(opposite.lookup) and not segment.lookup and (segment.kind != "name" or not segment.var)
             yield text, text if by_chance else ""
             return
     numeric = [segment for segment in (one, other) if segment.kind == "int" and not segment.lookup]
     if numeric:
-        by_chance = len(numeric) == 1 and (one.lookup or other.lookup)
+        by_chance = len(numeric) == 1 and bool(one.lookup or other.lookup)
         for number in islice(_common_numbers(numeric[0], numeric[-1]), _NUMBERS):
             yield str(number), str(number) if by_chance else ""
         return
     bound = [values[each.var] for each, values in ((one, left), (other, right)) if each.var in values]
     yield from ((f"{_ENTRY}{number}", "") for number in (*bound, *range(3)))
-    by_chance = one.lookup or other.lookup
+    by_chance = bool(one.lookup or other.lookup)
     yield from ((word, word if by_chance else "") for word in words)
 
 

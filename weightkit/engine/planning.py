@@ -156,6 +156,13 @@ class _Planner:
         if not hits:
             self._match_companion(name)
             return
+        for companions, parameter, _ in self.matcher.travels_with(name) if self.mapping.companions else ():
+            rules = {hit.rule.id for hit in self.matcher.matches(parameter)}
+            if rules != {hit.rule.id for hit in hits}:
+                message = f"rule {hits[0].rule.id!r} takes it, and it travels with {parameter!r} (companions below "
+                message += f"{companions.prefix!r})"
+                self._error("WK210", name, message, "make the rule narrower, so that it does not match companions")
+                return
         self._take(name, hits, None, "")
 
     def _has_place(self, hits: list[Match]) -> bool:

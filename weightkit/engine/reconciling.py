@@ -14,6 +14,7 @@ from weightkit.errors import UsageError
 from weightkit.shape_ops import ADAPTER_FORMS, ADAPTERS, ALWAYS, as_call
 
 Axes = Sequence[FactoredAxis]
+_OF_FRAMES = ("inflate", "take", "sum_blocks")
 _LEAST_RANK_OF_A_GRID = 3
 """Of what is worth resampling: positions x features with a batch in front, or rows x columns x features."""
 
@@ -88,6 +89,9 @@ def _choices_for(source: TensorSpec, wanted: TensorSpec, axes: Axes) -> str:
             continue
         if spec == shaped and source.shape != wanted.shape:
             fitting.append(form)
+    frames = [form for form in fitting if form.partition(":")[0] in _OF_FRAMES]
+    if frames:  # whole frames more or less: what else has the right shape is hardly meant
+        fitting = [form for form in fitting if form in frames or form.startswith("cast:")]
     if fitting:
         return "choose how to reconcile it: " + ", or ".join(f"--adapt 'PATTERN={form}'" for form in fitting)
     return "no adapter fits: give the target the source's configuration, or --drop PATTERN and --allow-missing PATTERN"

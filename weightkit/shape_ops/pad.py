@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from weightkit.core.axes import FactoredAxis, block_size, parse_blocks
+from weightkit.core.axes import FRAMES, FactoredAxis, block_size, parse_blocks
 from weightkit.core.plan import OpClass, Param
 from weightkit.core.tensor import TensorSpec
 from weightkit.shape_ops.base import EachTensor, ShapeOp, Specs, check_meaning, resized
@@ -150,6 +150,8 @@ def pad(source: TensorSpec, target: TensorSpec, axes: Sequence[FactoredAxis], ch
     factor = innermost_of_frames(axes) if choice == "block" else choice
     if not factor:
         raise ValueError("choose pad:end, pad:block or pad:FACTOR")
+    if factor == FRAMES:
+        raise ValueError("zeros behind the frames would take the place of the newest; choose inflate:newest")
     ops = []
     for before, after in factor_pairs(source, target, axes, factor):
         if before.size > after.size:

@@ -220,6 +220,8 @@ def _check_frames(axes: Sequence[FactoredAxis], axis: int, have: int, want: int,
 
 
 def _shrink(source: TensorSpec, target: TensorSpec, axes: Sequence[FactoredAxis], factor: str) -> tuple[ShapeOp, ...]:
+    if factor == FRAMES:
+        raise ValueError("a cut behind the frames would take the newest away; choose take:newest")
     if not factor:
         raise ValueError("choose slice:first, slice:last, slice:A:B or slice:FACTOR")
     ops = []

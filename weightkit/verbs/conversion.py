@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,11 +135,15 @@ def read_plan_file(path: Path) -> Plan:
     """The plan in the file at ``path``. Raises FormatError."""
     shown = printable(str(path))
     try:
-        if path.stat().st_size > _MOST_PLAN_BYTES:
-            raise FormatError(f"{shown}: {path.stat().st_size} bytes, which is too much for a plan")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise FormatError(f"{shown}: expected a regular file, found something else (a folder, a device, a pipe)")
+        if found.st_size > _MOST_PLAN_BYTES:
+            raise FormatError(f"{shown}: {found.st_size} bytes, which is too much for a plan")
         content = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{shown}: cannot be read: {error.strerror or error}", hint="check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise FormatError(f"{shown}: cannot be read: {why}", hint="check the path") from None
     return read_plan(content, origin=shown)
 
 

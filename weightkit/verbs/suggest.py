@@ -49,10 +49,10 @@ def suggest(
     other: Checkpoint | None = None
     if like is not None:
         other = open_checkpoint(like) if limits is None else open_checkpoint(like, limits)
-        target, goal = other.state, Path(like).name
+        target, goal, notes = other.state, Path(like).name, []
     else:
         assert to is not None
-        target, goal = _spec_of(to, checkpoint, config, settings or {}), to
+        (target, notes), goal = _spec_of(to, checkpoint, config, settings or {}), to
     unsafe = "unsafe" in (checkpoint.verdict, other.verdict if other else None)
     suggestion = suggest_pairs(checkpoint.state, target)
     read: dict[str, int] = {"source": 0, "target": 0}
@@ -78,14 +78,15 @@ def suggest(
         for finding in each.findings
         if finding.severity is not Severity.INFO
     ]
-    findings += _findings(suggestion)
+    findings += [*notes, *_findings(suggestion)]
     return Report("suggest", tuple(findings), facts, UnsafeContent.exit_code if unsafe else int(not suggestion.pairs))
 
 
 def _spec_of(
     layout: str, checkpoint: Checkpoint, config: str | os.PathLike[str] | None, settings: Mapping[str, str]
-) -> StateSpec:
-    """The tensors of ``layout``: of the net that the configuration or the recognised source describes."""
+) -> tuple[StateSpec, list[Finding]]:
+    """The tensors of ``layout``, of the net that the configuration or the recognised source describes; and a note where
+    neither does."""
     from weightkit.architectures import architecture_of_layout
 
     architecture = architecture_of_layout(layout)
@@ -94,8 +95,13 @@ def _spec_of(
             f"the names of {layout!r} are known from files only", hint=f"give --to {architecture.name}, or --like FILE"
         )
     chosen = _configuration(architecture, checkpoint, config)
+    notes = []
+    if chosen is None:
+        chosen = architecture.default_config()
+        message = f"nobody says what {layout!r} should look like here: its default configuration is taken"
+        notes.append(Finding("WK404", Severity.WARNING, layout, message, "give --config_path train_config.json"))
     target = architecture.target(architecture.configure(chosen, settings) if settings else chosen)
-    return target.state
+    return target.state, notes
 
 
 def _configuration(architecture: Architecture, checkpoint: Checkpoint, config: str | os.PathLike[str] | None) -> Any:
@@ -110,9 +116,7 @@ def _configuration(architecture: Architecture, checkpoint: Checkpoint, config: s
     from weightkit.architectures import recognise
 
     known = recognise(checkpoint)
-    if known is not None and known.architecture == architecture.name and known.config is not None:
-        return known.config
-    return architecture.default_config()
+    return known.config if known is not None and known.architecture == architecture.name else None
 
 
 def _layout_of(checkpoint: Checkpoint) -> str:

@@ -264,6 +264,17 @@ def test_an_optimizers_moments_travel_with_their_parameter(tmp_path: Path) -> No
         assert np.array_equal(moved, before[f"optimizer.state.fc.weight.{suffix}"].T)
 
 
+def test_a_rule_that_would_rename_a_moment_and_leave_its_numbers_is_refused(tmp_path: Path) -> None:
+    """The parameter is transposed, so a moment that only another rule renames would be wrong at the right shape."""
+    source = write(tmp_path / "in.safetensors", arrays("fc.weight", "optimizer.state.fc.weight.exp_avg"))
+    mapping = tmp_path / "m.toml"
+    catch_all = '[[rule]]\nid = "rest"\nsource = "optimizer.{rest:path}"\ntarget = "optimizer.{rest:path}"\n'
+    mapping.write_text(MOMENTS + catch_all, encoding="utf-8")
+    with pytest.raises(PlanError) as refused:
+        wk.convert(source, map=mapping, out=tmp_path / "out.safetensors")
+    assert problems(refused) == [("WK210", "optimizer.state.fc.weight.exp_avg")]
+
+
 def test_moments_without_a_place_are_refused_or_dropped_with_a_reason(tmp_path: Path) -> None:
     source = write(tmp_path / "in.safetensors", arrays("fc.weight", "optimizer.state.fc.weight.exp_avg"))
     like = write(tmp_path / "like.safetensors", {"dense.kernel": np.zeros((3, 2), np.float32)})
