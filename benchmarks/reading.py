@@ -5,8 +5,9 @@ Whole processes, alternating; median and least of ``RUNS`` by wall clock and by 
 wait4. Files are made in a temporary folder (about 2.5 GB; those of safetensors are a header and a hole). Each run that
 counts follows one of the same command that does not, so that all it touches is in the page cache, whatever the system
 took out of it since the last round (a machine that reclaims cold pages made whoever came first pay for the disk); the
-commands of the scaling rows alone are not run twice. What runs is a copy of the package that ``compileall`` has compiled to bytecode, as pip does on installation
-and as torch is, by a console script as current installers write it (pip 26, uv; that of pip 23 imports ``re`` besides).
+commands of the scaling rows alone are not run twice. What runs is a copy of the package that ``compileall`` has
+compiled to bytecode, as pip does on installation and as torch is, by a console script as current installers write it
+(pip 26, uv; that of pip 23 imports ``re`` besides).
 Most of a peer's time is the import of torch, which has a row of its own. This process imports neither torch nor numpy,
 because a child's resident set counts from that of its parent; the row of ``pass`` shows the least that can be measured.
 

@@ -47,9 +47,10 @@ def suggest(
         raise UsageError("--config_path and --set say what --to means", hint="leave them out with --like FILE")
     checkpoint = open_checkpoint(source) if limits is None else open_checkpoint(source, limits)
     other: Checkpoint | None = None
+    notes: list[Finding] = []
     if like is not None:
         other = open_checkpoint(like) if limits is None else open_checkpoint(like, limits)
-        target, goal, notes = other.state, Path(like).name, []
+        target, goal = other.state, Path(like).name
     else:
         assert to is not None
         (target, notes), goal = _spec_of(to, checkpoint, config, settings or {}), to

@@ -93,6 +93,15 @@ def test_same_view_is_an_alias_and_another_view_is_not(tmp_path: Path) -> None:
     assert found.read("d").tolist() == base[1:].tolist()
 
 
+def test_a_stride_over_one_entry_tells_no_views_apart(tmp_path: Path) -> None:
+    """A file can choose it freely, so many such strides of one hash must not be compared one by one either."""
+    base = torch.arange(3.0)
+    views = {"a": base.as_strided((1, 3), (5, 1)), "b": base.as_strided((1, 3), (7, 1))}
+    far = base.as_strided((3, 1), (1, (1 << 61) + 4))
+    torch.save({**views, "c": far, "d": base.as_strided((3, 1), (1, 5))}, tmp_path / "a.pt")
+    assert open_checkpoint(tmp_path / "a.pt").state.aliases == {"b": "a", "d": "c"}
+
+
 def test_what_is_no_tensor_is_metadata_by_top_level_key(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     value = {
