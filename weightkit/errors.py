@@ -112,7 +112,9 @@ class LimitExceeded(FormatError):
 
 
 class RuleError(WeightkitError):
-    """A rule set contradicts itself."""
+    """A mapping that is malformed, or whose rules contradict themselves."""
+
+    exit_code = 3
 
 
 class PlanError(WeightkitError):

@@ -30,7 +30,7 @@ def read_mapping(path: Path) -> Mapping:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{shown}: expected a regular file, found something else (a folder, a device, a pipe)")
+            raise FormatError(f"{shown}: cannot be read: it is no regular file but a folder, a device or a pipe")
         if found.st_size > _MOST_BYTES:
             raise FormatError(f"{shown}: {found.st_size} bytes, a mapping has at most {_MOST_BYTES}")
         text = path.read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def _rule(item: dict[str, Any], at: str) -> Rule:
         raise _wrong(f"{at}.fate", f"one of {', '.join(each.value for each in Fate)}", fate)
     ops = item.get("ops", [])
     if not isinstance(ops, list):
-        raise _wrong(f"{at}.ops", "a list of tables such as {{op = 'transpose'}}", ops)
+        raise _wrong(f"{at}.ops", "a list of tables such as {op = 'transpose'}", ops)
     value = item.get("value", 0.0)
     if not _is_number(value) or ("value" in item and fate != "init"):
         raise _wrong(f"{at}.value", "a number, for fate = 'init' only", value)

@@ -43,9 +43,12 @@ def command(
 
     Without -o the draft goes to stdout and what was found to stderr.
     """
+    from weightkit.errors import UsageError
     from weightkit.verbs.suggest import suggest
 
     def make() -> Report:
+        if out is not None and not out.endswith(".toml"):
+            raise UsageError(f"{out}: a draft is a .toml file", hint="-o DRAFT.toml")
         report = suggest(
             source,
             to=to,

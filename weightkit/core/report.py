@@ -83,6 +83,7 @@ CODES: dict[str, str] = {
     "WK217": "a name that no rule makes or takes",
     "WK218": "an op does not fit its rule",
     "WK219": "two plans differ",
+    "WK220": "a second name of a tensor is written as a reference",
     "WK301": "act() reads a tensor that nobody sends",
     "WK302": "a tensor of a module that act() uses was not read on the probes",
     "WK303": "the two sides disagree on a tensor's shape or dtype",

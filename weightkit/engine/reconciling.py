@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weightkit.core.axes import FactoredAxis
+from weightkit.core.dtype import DTYPES
 from weightkit.core.plan import OpCall
 from weightkit.core.report import Finding, Severity
 from weightkit.core.rule import Adapter, Choices
@@ -90,8 +91,9 @@ def _choices_for(source: TensorSpec, wanted: TensorSpec, axes: Axes) -> str:
         if spec == shaped and source.shape != wanted.shape:
             fitting.append(form)
     frames = [form for form in fitting if form.partition(":")[0] in _OF_FRAMES]
-    if frames:  # whole frames more or less: what else has the right shape is hardly meant
-        fitting = [form for form in fitting if form in frames or form.startswith("cast:")]
+    if frames:  # whole frames more or less: of what else has the right shape only longer frames can be meant
+        casts = [form for form in fitting if form.startswith("cast:")]
+        fitting = [*casts, *frames, *(form for form in fitting if form == "pad:block")]
     if fitting:
         return "choose how to reconcile it: " + ", or ".join(f"--adapt 'PATTERN={form}'" for form in fitting)
     return "no adapter fits: give the target the source's configuration, or --drop PATTERN and --allow-missing PATTERN"
@@ -115,4 +117,6 @@ def parse_adapter(text: str) -> Adapter:
     name, _, choice = kind.partition(":")
     if not sign or not pattern or name not in ADAPTERS:
         raise UsageError(f"--adapt {text!r}: expected PATTERN=ADAPTER", hint=f"adapters: {', '.join(ADAPTER_FORMS)}")
+    if name == "cast" and choice not in DTYPES:
+        raise UsageError(f"--adapt {text!r}: there is no element type {choice!r}", hint=f"known: {', '.join(DTYPES)}")
     return Adapter(pattern, name, choice)

@@ -112,12 +112,14 @@ def plan_conversion(
     )
     recognition = recognise(checkpoint, settings)
     if to is not None:
-        return _into_layout(checkpoint, recognition, to, from_, rules, config, settings, choices)
-    if like is not None:
-        return _like(checkpoint, recognition, open_checkpoint(like, limits), rules, choices)
-    if rules is not None:
-        return _by_rules(checkpoint, recognition, rules, choices)
-    return _as_it_is(checkpoint, recognition, choices)
+        found = _into_layout(checkpoint, recognition, to, from_, rules, config, settings, choices)
+    elif like is not None:
+        found = _like(checkpoint, recognition, open_checkpoint(like, limits), rules, choices)
+    elif rules is not None:
+        found = _by_rules(checkpoint, recognition, rules, choices)
+    else:
+        found = _as_it_is(checkpoint, recognition, choices)
+    return replace(found, findings=(*found.findings, *_idle(found.plan, choices)))
 
 
 def replay(source: str | Path | Checkpoint, plan: str | Path, *, limits: Limits | None = None) -> Conversion:
@@ -137,7 +139,7 @@ def read_plan_file(path: Path) -> Plan:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{shown}: expected a regular file, found something else (a folder, a device, a pipe)")
+            raise FormatError(f"{shown}: cannot be read: it is no regular file but a folder, a device or a pipe")
         if found.st_size > _MOST_PLAN_BYTES:
             raise FormatError(f"{shown}: {found.st_size} bytes, which is too much for a plan")
         content = path.read_bytes()
@@ -187,7 +189,8 @@ def _as_it_is(checkpoint: Checkpoint, recognition: Recognition | None, choices: 
         checkpoint.state, ConversionTarget(AS_IT_IS, state, acting=acting), identity_mapping("source"), choices
     )
     config = recognition.config if recognition is not None and native else None
-    return _planned(checkpoint, plan, checkpoint.findings, recognition, architecture, config, keeps_metadata=True)
+    findings = (*checkpoint.findings, *_notes(plan))
+    return _planned(checkpoint, plan, findings, recognition, architecture, config, keeps_metadata=True)
 
 
 def _by_rules(checkpoint: Checkpoint, recognition: Recognition | None, rules: Rules, choices: Choices) -> Conversion:
@@ -341,7 +344,7 @@ def _notes(plan: Plan) -> list[Finding]:
     notes = []
     for step in plan.steps:
         for op in step.ops:
-            if op.op_class == "BIJ":
+            if op.op_class == "BIJ" and not step.adapters:
                 continue
             code, severity = ("WK208", Severity.WARNING) if op.op_class == "LOSSY" else ("WK207", Severity.INFO)
             before, after = (
@@ -351,6 +354,18 @@ def _notes(plan: Plan) -> list[Finding]:
     for name, how in plan.left_out.items():
         notes.append(Finding("WK209", Severity.WARNING, name, f"not in the output, as asked: {how}"))
     return notes
+
+
+def _idle(plan: Plan, choices: Choices) -> list[Finding]:
+    """A warning for each adapter that had nothing to do: whoever named it expects otherwise."""
+    at_work = {adapter for step in plan.steps for adapter in step.adapters}
+    message = "it changed nothing: every tensor that it matches has what the target wants already"
+    hint = "name a target with --like FILE or --to LAYOUT, or leave the adapter out"
+    return [
+        Finding("WK206", Severity.WARNING, f"--adapt {adapter.pattern}={adapter}", message, hint)
+        for adapter in choices.adapt
+        if str(adapter) not in at_work
+    ]
 
 
 def _adapter_texts(adapt: Mapping[str, str] | Iterable[str] | None) -> list[str]:

@@ -65,7 +65,9 @@ def convert(
     path = Path(out) if out is not None else source.with_name(f"{source.stem}.{word}.safetensors")
     _check_ending(out)
     conversion = _conversion(source, wanted, plan, invert, limits)
-    return write_conversion(conversion, path, force=force, inputs=_paths(source, like), progress=progress)
+    return write_conversion(
+        conversion, path, force=force, inputs=_inputs(source, like, map, plan, invert), progress=progress
+    )
 
 
 def save_plan(
@@ -84,7 +86,8 @@ def save_plan(
         raise UsageError(f"{printable(str(path))}: a plan is a .json file", hint="-o PLAN.json")
     conversion = with_digests(conversion, progress)
     text = readable_json(conversion.plan.to_dict())
-    write_atomically(path, _writing(text), force=force, inputs=_paths(Path(source), wanted.get("like"), plan, invert))
+    inputs = _inputs(source, wanted.get("like"), wanted.get("map"), plan, invert)
+    write_atomically(path, _writing(text), force=force, inputs=inputs)
     return conversion_report(conversion, out=None, plan_out=str(path))
 
 
@@ -102,8 +105,9 @@ def _conversion(
     return replay(source, plan, limits=limits) if plan is not None else undo(source, invert or "", limits=limits)
 
 
-def _paths(*paths: str | Path | None) -> list[Path]:
-    return [Path(path) for path in paths if path is not None]
+def _inputs(*paths: object) -> list[Path]:
+    """The files among what a conversion reads: none of them may be its output."""
+    return [Path(path) for path in paths if isinstance(path, (str, Path))]
 
 
 def _check_ending(out: str | Path | None) -> None:
@@ -138,23 +142,12 @@ def write_conversion(
             hint="give a name that ends in .safetensors, .pt or .npz",
         )
     execution = conversion.execution(progress)
-    lineage = _lineage(conversion)
-    metadata: dict[str, object] = {"weightkit_version": __version__, "lineage": lineage}
-    if conversion.keeps_metadata:
-        metadata = {**conversion.source.metadata, **metadata}
-    if plan.config is not None:
-        metadata["config"] = dict(plan.config)
-
-    def weights_to(path: Path) -> Callable[[BinaryIO], None]:
-        write = writer_for(path)
-        return lambda file: write(file, _recorded(execution, lineage), spec=plan.produced, metadata=metadata)
-
     if path.suffix:
-        write_atomically(path, weights_to(path), force=force, inputs=inputs)
+        write_atomically(path, _writing_weights(conversion, execution, path), force=force, inputs=inputs)
         return conversion_report(conversion, out=str(path), execution=execution)
 
     def fill(folder: Path) -> None:
-        write_atomically(folder / WEIGHTS, weights_to(folder / WEIGHTS))
+        write_atomically(folder / WEIGHTS, _writing_weights(conversion, execution, folder / WEIGHTS))
         documents = {
             CONFIG: {VERSION_KEY: VERSION, **(plan.config or {})},
             "plan.json": plan.to_dict(),
@@ -165,6 +158,22 @@ def write_conversion(
 
     write_directory_atomically(path, fill, force=force, is_ours=is_ours)
     return conversion_report(conversion, out=str(path), execution=execution)
+
+
+def _writing_weights(conversion: Conversion, execution: Execution, path: Path) -> Callable[[BinaryIO], None]:
+    """What writes the file ``path`` with all that comes out, its configuration and its lineage."""
+    write = writer_for(path)
+
+    def write_all(file: BinaryIO) -> None:
+        lineage = _lineage(conversion)
+        metadata: dict[str, object] = {"weightkit_version": __version__, "lineage": lineage}
+        if conversion.keeps_metadata:
+            metadata = {**conversion.source.metadata, **metadata}
+        if conversion.plan.config is not None:
+            metadata["config"] = dict(conversion.plan.config)
+        write(file, _recorded(execution, lineage), spec=conversion.plan.produced, metadata=metadata)
+
+    return write_all
 
 
 def _writing(content: bytes) -> Callable[[BinaryIO], None]:
@@ -218,6 +227,7 @@ def conversion_report(
 ) -> Report:
     """What a conversion does with every tensor, with totals by group; digests where it was carried out."""
     plan = conversion.plan
+    plan_digest = plan.digest  # which takes memory for a moment, so before the rows
     group_of = conversion.architecture.group_of if conversion.architecture else lambda name: name.split(".", 1)[0]
     groups: dict[str, dict[str, int]] = {}
 
@@ -266,7 +276,7 @@ def conversion_report(
         "complete": not plan.left_out,
         "class": plan.op_class,
         "strictness": plan.strictness,
-        "plan_digest": plan.digest,
+        "plan_digest": plan_digest,
         "peak_bytes": peak_bytes(plan),
         "source_tensors": len(plan.source),
         "target_tensors": len(plan.target),
@@ -280,7 +290,14 @@ def conversion_report(
         "carried": leaves(beside) if conversion.keeps_metadata else [],
         "not_carried": [] if conversion.keeps_metadata else leaves(beside),
     }
-    return Report("convert", conversion.findings, facts)
+    findings = conversion.findings
+    if out is not None and not out.endswith(".pt"):
+        message = "it is written as a reference: readers other than weightkit see the tensor's first name only"
+        findings += tuple(
+            Finding("WK220", Severity.INFO, alias, f"a second name of {of!r}; {message}", "write a .pt for both names")
+            for alias, of in plan.produced.aliases.items()
+        )
+    return Report("convert", findings, facts)
 
 
 def leaves(metadata: Mapping[str, object]) -> list[str]:

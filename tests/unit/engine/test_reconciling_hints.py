@@ -21,12 +21,17 @@ BLOCKS = (parse_axis(1, "visual=50|action=7"),)
 @pytest.mark.parametrize(
     ("source", "wanted", "axes", "forms"),
     [
-        (spec("float32", 16, 3, 3, 3), spec("float32", 16, 9, 3, 3), FRAMES, ["inflate:newest", "inflate:mean"]),
+        (
+            spec("float32", 16, 3, 3, 3),
+            spec("float32", 16, 9, 3, 3),
+            FRAMES,
+            ["inflate:newest", "inflate:mean", "pad:block"],
+        ),
         (
             spec("float16", 16, 3, 3, 3),
             spec("float32", 16, 9, 3, 3),
             FRAMES,
-            ["cast:float32", "inflate:newest", "inflate:mean"],
+            ["cast:float32", "inflate:newest", "inflate:mean", "pad:block"],
         ),
         (spec("float32", 8, 18), spec("float32", 8, 21), STATE, ["pad:block", "pad:D"]),
         (spec("float32", 8, 56), spec("float32", 8, 57), BLOCKS, ["pad:end", "pad:visual", "pad:action"]),

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import weightkit as wk
 from locations import FIXTURES, ROOT
 from weightkit.cli.main import run_command
 from weightkit.cli.suggest import command
 from weightkit.core.names import parse_template
 from weightkit.core.report import Report
-from weightkit.errors import FormatError, UsageError
+from weightkit.errors import FormatError, PlanError, UsageError
 from weightkit.reporting.suggest import suggest_text
 from weightkit.verbs import suggest as verb
 from weightkit.verbs.suggest import suggest
@@ -175,3 +176,16 @@ def test_json_prints_the_report(files: tuple[Path, Path], capsys: pytest.Capture
     code, out, _ = call(capsys, files[0], "--json")
     assert code == 2
     assert json.loads(out)["ok"] is False
+
+
+def test_a_draft_that_is_decided_converts_as_the_shipped_mapping_does(tmp_path: Path) -> None:
+    report = suggest(SNAPSHOT, to="drqv2")
+    draft = tmp_path / "draft.toml"
+    draft.write_text(str(report.facts["draft"]), encoding="utf-8")
+    assert wk.lint(draft).ok
+    with pytest.raises(PlanError) as refused:  # what has no partner is not passed over
+        wk.convert(SNAPSHOT, to="drqv2", map=draft, out=tmp_path / "drafted.safetensors")
+    assert all(finding.subject.endswith("hidden_state") for finding in refused.value.report.errors())
+    wk.convert(SNAPSHOT, to="drqv2", map=draft, drop=["*hidden_state"], out=tmp_path / "drafted.safetensors")
+    wk.convert(SNAPSHOT, to="drqv2", out=tmp_path / "shipped.safetensors")
+    assert wk.diff(tmp_path / "drafted.safetensors", tmp_path / "shipped.safetensors", values=True).ok
