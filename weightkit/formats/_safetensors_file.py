@@ -207,6 +207,7 @@ def write_safetensors(
         if file.tell() != base + offsets[name]:
             file.seek(base + offsets[name])
         file.write(packed_bytes(array, spec[name], name))
+        del array
     header = _header(offsets, spec, metadata)
     if len(header) != length:
         raise WriteError("the metadata changed its length while the tensors were written")

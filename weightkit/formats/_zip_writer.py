@@ -23,16 +23,18 @@ class ZipWriter:
         self._position = 0
         self._directory: list[bytes] = []
 
-    def add(self, name: str, content: bytes | bytearray | memoryview) -> None:
-        """Add one entry."""
+    def add(self, name: str, *parts: bytes | bytearray | memoryview) -> None:
+        """Add one entry, its ``parts`` one after the other."""
         try:
             raw_name = name.encode()
         except UnicodeEncodeError:
             raise WriteError(f"{printable(name)!r} cannot be a name in an archive: it is not valid Unicode") from None
         if not 0 < len(raw_name) <= U16 or b"\0" in raw_name:
             raise WriteError(f"{printable(name)!r} cannot be a name in an archive: it is empty, too long or has a NUL")
-        size = memoryview(content).nbytes
-        crc = zlib.crc32(content)
+        size = sum(memoryview(part).nbytes for part in parts)
+        crc = 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
         wide = size >= U32
         far = self._position >= U32
         local_sizes = struct.pack("<HHQQ", 1, 16, size, size) if wide else b""
@@ -44,7 +46,8 @@ class ZipWriter:
         common = struct.pack("<HHHIIII", needed, UTF8, STORED, self._MOMENT, crc, short, short)
         self._write(LOCAL + common + struct.pack("<HH", len(raw_name), len(extra)) + raw_name + extra)
         offset = fixed - 34 - len(raw_name) - len(local_sizes)
-        self._write(content)
+        for part in parts:
+            self._write(part)
         numbers = ([size, size] if wide else []) + ([offset] if far else [])
         central_extra = struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
         self._directory.append(

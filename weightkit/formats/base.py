@@ -101,6 +101,7 @@ def announced(tensors: Iterable[tuple[str, np.ndarray]], spec: StateSpec) -> Ite
         if name in waiting:
             del waiting[name]
             yield name, array
+            del array  # before the next one is read: only one is alive
         elif name not in spec.aliases:
             raise WriteError(f"tensor {printable(name)!r} comes twice, or was never announced")
     if waiting:

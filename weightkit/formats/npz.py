@@ -237,8 +237,8 @@ def write_npz(
     archive = ZipWriter(file)
     kinds = {name: spec[name].dtype.name for name in spec.unique() if spec[name].dtype.name not in _CODES}
     for name, array in announced(tensors, spec):
-        content = packed_bytes(array, spec[name], name)
-        archive.add(f"{name}.npy", _npy_header(spec[name]) + content.tobytes())
+        archive.add(f"{name}.npy", _npy_header(spec[name]), packed_bytes(array, spec[name], name))
+        del array
     extras = {"dtypes": kinds, "aliases": dict(spec.aliases), "metadata": dict(metadata)}
     try:
         archive.add(MEMBER, json.dumps(extras, ensure_ascii=False, allow_nan=False).encode())

@@ -50,6 +50,7 @@ def write_torch_zip(
     archive.add("archive/byteorder", b"little")
     for name, array in announced(tensors, spec):
         archive.add(f"archive/data/{keys[name]}", packed_bytes(array, spec[name], name))
+        del array
     archive.add("archive/version", b"3\n")
     archive.add("archive/data.pkl", emit_state(spec, metadata, keys))
     archive.finish()
