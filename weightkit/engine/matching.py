@@ -216,11 +216,10 @@ class Matcher:
 
 
 class Globs:
-    """Patterns over whole names (``*`` crosses dots), each remembered where it matched."""
+    """Patterns over whole names (``*`` crosses dots)."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self.patterns = patterns
-        self.used: set[str] = set()
         self._plain = {pattern for pattern in patterns if not is_glob(pattern)}
         self._globs = [pattern for pattern in patterns if is_glob(pattern)]
 
@@ -230,12 +229,7 @@ class Globs:
             return []
         found = [name] if name in self._plain else []
         found += [pattern for pattern in self._globs if fnmatchcase(name, pattern)]
-        self.used.update(found)
         return found
-
-    def unused(self) -> list[str]:
-        """The patterns that have matched nothing so far."""
-        return [pattern for pattern in self.patterns if pattern not in self.used]
 
 
 def first_glob(name: str, patterns: Sequence[str]) -> str | None:

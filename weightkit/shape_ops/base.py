@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -82,16 +83,18 @@ class FieldsAreParams:
         return 0
 
 
-class EachTensor(FieldsAreParams):
+class EachTensor(FieldsAreParams, ABC):
     """Base of the ops that treat every tensor alike: ``infer_one`` and ``apply_one`` say how."""
 
     __slots__ = ()
 
+    @abstractmethod
     def infer_one(self, spec: TensorSpec) -> TensorSpec:
-        raise NotImplementedError
+        """The spec of the result for one tensor. Raises ValueError where the op does not fit."""
 
+    @abstractmethod
     def apply_one(self, array: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """The result for one tensor. Raises ValueError where a value does not fit."""
 
     def infer(self, specs: Specs) -> Specs:
         return tuple(map(self.infer_one, specs))

@@ -77,7 +77,7 @@ def example() -> Plan:
         rule("plain", "plain", "plain"),
         rule("first", "first", "first"),
         rule("drop", "old", "", fate=Fate.DROP, why="counted by nobody"),
-        rule("drop-second", "second", "", fate=Fate.DROP, why="for now"),
+        rule("drop-second", "second", "", fate=Fate.DROP, why="it stands for first"),
         rule("init", "", "fresh", fate=Fate.INIT, why="new", value=0.5),
     )
     plan = make_plan(
