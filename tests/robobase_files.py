@@ -22,8 +22,9 @@ def robobase_name(native: str, cameras: tuple[str, ...]) -> str:
     head, part = ["actor", "actor_model"], rest
     if first != "actor":
         head, part = [first, "qs", rest[1]], rest[2:]
-    if part[0] in ("visual_trunk", "state_trunk"):
-        key = {"visual_trunk": "fused_view_feats", "state_trunk": "low_dim_obs"}[part[0]]
+    keys = {"visual_trunk": "fused_view_feats", "state_trunk": "low_dim_obs", "time_trunk": "time_obs"}
+    if part[0] in keys:
+        key = keys[part[0]]
         return ".".join([*head, "input_preprocess_modules", key, *part[1:]])
     if part[0] == "mlp":
         return ".".join([*head, "main_mlp", str(int(part[1]) // 2 * 3), part[2]])
@@ -91,7 +92,12 @@ def cfg_of(config: DrQV2Config) -> dict[str, Any]:
             "encoder_model": {
                 "num_downsample_convs": config.num_downsample_convs,
                 "num_post_downsample_convs": config.num_post_downsample_convs,
-            }
+            },
+            "view_fusion_model": {"mode": config.fusion},
+            "distributional_critic": config.num_atoms > 1,
+            "distributional_critic_limit": config.value_limit,
+            "distributional_critic_atoms": config.num_atoms,
+            "distributional_critic_transform": config.value_transform,
         },
     }
 

@@ -8,16 +8,20 @@ from hypothesis import strategies as st
 
 
 @st.composite
-def drqv2_kwargs(draw: st.DrawFn) -> dict[str, Any]:
-    """Keyword arguments of ``weightkit.nets.drqv2.DrQV2Policy``: small nets, every dimension varied."""
+def drqv2_kwargs(draw: st.DrawFn, shared_trunks: bool = False) -> dict[str, Any]:
+    """Keyword arguments of ``weightkit.nets.drqv2.DrQV2Policy``: small nets, every dimension varied.
+
+    ``shared_trunks``: among them nets whose critics share one trunk, which RoboBase does not have.
+    """
     downsample, post = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     if downsample + post == 0:
         post = 1
     smallest = 1 + 2 * post
     for _ in range(downsample):
         smallest = 2 * smallest + 1
+    cameras = draw(st.lists(st.sampled_from(("front", "wrist", "side")), min_size=1, max_size=3, unique=True))
     return {
-        "cameras": draw(st.lists(st.sampled_from(("front", "wrist", "side")), min_size=1, max_size=3, unique=True)),
+        "cameras": cameras,
         "image_channels": draw(st.sampled_from((1, 3))),
         "image_height": smallest + draw(st.integers(0, 5)),
         "image_width": smallest + draw(st.integers(0, 5)),
@@ -30,6 +34,10 @@ def drqv2_kwargs(draw: st.DrawFn) -> dict[str, Any]:
         "bottleneck_dim": draw(st.integers(2, 6)),
         "hidden_dims": draw(st.lists(st.integers(2, 8), min_size=1, max_size=3)),
         "num_critics": draw(st.sampled_from((0, 2))),
+        "fusion": draw(st.sampled_from(("flatten", "average", "sum"))) if len(cameras) > 1 else "flatten",
+        "time_dim": draw(st.sampled_from((0, 0, 3))),
+        "num_atoms": draw(st.sampled_from((1, 1, 5))),
+        "shared_critic_trunk": draw(st.booleans()) if shared_trunks else False,
     }
 
 
@@ -80,6 +88,8 @@ def drqv2_observations(kwargs: dict[str, Any], seed: int, count: int = 2) -> lis
         }
         if state_dim:
             observation["observation.state"] = torch.randn(2, stack * state_dim, generator=generator)
+        if kwargs.get("time_dim"):
+            observation["observation.time"] = torch.eye(kwargs["time_dim"])[:1].repeat(2, 1)
         observations.append(observation)
     return observations
 
@@ -190,9 +200,10 @@ def drqv2_config(kwargs: dict[str, Any]) -> Any:
         bottleneck_size=kwargs["bottleneck_dim"],
         mlp_nodes=tuple(kwargs["hidden_dims"]),
         num_critics=kwargs["num_critics"] or 1,
+        **{key: kwargs[key] for key in ("fusion", "time_dim", "num_atoms", "shared_critic_trunk") if key in kwargs},
     )
 
 
-def drqv2_configs() -> st.SearchStrategy[Any]:
+def drqv2_configs(shared_trunks: bool = False) -> st.SearchStrategy[Any]:
     """Small DrQV2Configs, every dimension varied."""
-    return drqv2_kwargs().map(drqv2_config)
+    return drqv2_kwargs(shared_trunks=shared_trunks).map(drqv2_config)

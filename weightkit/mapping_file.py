@@ -17,7 +17,7 @@ from weightkit.errors import FormatError, RuleError
 
 T = TypeVar("T")
 _TOP = ("name", "version", "source_layout", "target_layout", "source_names", "target_names")
-_TABLES = ("rule", "alias", "companions", "axes")
+_TABLES = ("rule", "alias", "companions", "axes", "lists")
 _RULE = ("id", "source", "sources", "target", "targets", "ops", "fate", "why", "overrides", "value")
 _MOST_BYTES = 64 << 20
 _LONGEST_LINE = 20_000  # a dotted key takes time that grows with its square
@@ -76,7 +76,19 @@ def _mapping(document: dict[str, Any]) -> Mapping:
         axes=_each(document, "axes", _axis),
         source_names=_templates(document.get("source_names", []), "$.source_names"),
         target_names=_templates(document.get("target_names", []), "$.target_names"),
+        lists=_lists(document.get("lists", {})),
     )
+
+
+def _lists(found: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(found, dict):
+        raise _wrong("$.lists", "a table of lists of names", found)
+    lists = {name: _texts(entries, f"$.lists.{name}") for name, entries in found.items()}
+    for name, entries in lists.items():
+        if not entries or len(set(entries)) < len(entries):
+            raise _wrong(f"$.lists.{name}", "names, each once", list(entries))
+        parse_template(".".join(entries))  # each is one segment of literal text
+    return lists
 
 
 def _rule(item: dict[str, Any], at: str) -> Rule:

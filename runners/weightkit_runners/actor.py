@@ -13,6 +13,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from weightkit.architectures.probes import probes
 from weightkit.cli import options
 from weightkit.cli.main import run_command
 from weightkit.cli.output import emit
@@ -123,7 +124,7 @@ class Actor:
                 self.policy,
                 address,
                 act=lambda net, observation: net.act(observation),
-                probes=config.architecture.probes(config.net),
+                probes=probes(config.architecture.inputs(config.net)),
                 actor_id=name,
                 insecure=insecure,
             )

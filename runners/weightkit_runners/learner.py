@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from weightkit.architectures.probes import probes
 from weightkit.cli import options
 from weightkit.cli.main import run_command
 from weightkit.core.group import Group
@@ -139,13 +140,13 @@ class Learner:
         self._incoming: queue.Queue[Any] = queue.Queue(maxsize=64)
         self._closing = threading.Event()
         self.receiver = ExperienceReceiver(self._accept)
-        chosen = {g.name: (g.transfer.value, g.why) for g in groups or config.architecture.groups}
+        chosen = {g.name: (g.transfer.value, g.why) for g in groups or config.architecture.groups(config.net)}
         manifest = make_manifest(policy, chosen, architecture=config.architecture.name)
         self.publisher = Publisher(
             policy,
             manifest,
             act=lambda net, observation: net.act(observation),
-            probes=config.architecture.probes(config.net),
+            probes=probes(config.architecture.inputs(config.net)),
             bind=bind,
             services=[self.receiver.service],
             insecure=insecure,

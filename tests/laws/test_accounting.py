@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from robobase_files import hidden_names, robobase_spec, robobase_table, second_name
 from strategies import drqv2_configs, state_specs
 from weightkit.architectures.drqv2.architecture import ARCHITECTURE
+from weightkit.architectures.drqv2.layouts.robobase_drqv2 import LAYOUT as ROBOBASE
 from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Report
 from weightkit.core.rule import Choices, identity_mapping
@@ -25,7 +26,7 @@ from weightkit.engine.planning import assert_total, make_plan
 from weightkit.errors import PlanError, UsageError
 
 LAW = settings(deadline=None, max_examples=120, database=None)
-MAPPING = ARCHITECTURE.mapping_from("robobase-drqv2")
+MAPPING = ROBOBASE.mapping(ARCHITECTURE.default_config())
 Planner = Callable[..., Plan]
 
 

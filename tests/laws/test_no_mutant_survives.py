@@ -16,6 +16,7 @@ from robobase_files import cfg_of, hidden_names, robobase_spec, robobase_table, 
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_configs
 from weightkit.architectures import recognise
 from weightkit.architectures.drqv2.architecture import ARCHITECTURE
+from weightkit.architectures.drqv2.layouts.robobase_drqv2 import LAYOUT as ROBOBASE
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.names import parse_template
 from weightkit.core.plan import Plan
@@ -26,7 +27,7 @@ from weightkit.engine.planning import make_plan
 from weightkit.errors import PlanError, WeightkitError
 
 LAW = settings(deadline=None, max_examples=100, database=None)
-MAPPING = ARCHITECTURE.mapping_from("robobase-drqv2")
+MAPPING = ROBOBASE.mapping(ARCHITECTURE.default_config())
 SMALL = drqv2_config(SMALL_DRQV2)
 
 

@@ -1,4 +1,4 @@
-"""The door for architectures: one folder each, this table, ``base.py`` the contract."""
+"""The door for architectures: one folder each, these tables, ``base.py`` the contracts; third parties in `plugins`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from weightkit.architectures.base import Architecture
+    from weightkit.architectures.base import Architecture, Layout
     from weightkit.architectures.recognition import Recognition
     from weightkit.core.checkpoint import Checkpoint
 
 ARCHITECTURES: dict[str, str] = {"drqv2": "weightkit.architectures.drqv2"}
 """Architecture name -> its folder: ``architecture.ARCHITECTURE`` implements it, ``recognise`` knows it at a glance."""
 
-LAYOUTS: dict[str, str] = {"drqv2": "drqv2", "robobase-drqv2": "drqv2"}
-"""Layout name -> architecture whose tensors it names."""
+LAYOUTS: dict[str, str] = {
+    "drqv2": "drqv2",
+    "robobase-drqv2": "drqv2",
+    "fb-drqv2": "drqv2",
+    "lerobot-drqv2": "drqv2",
+}
+"""Layout name -> architecture whose tensors it names. A layout called like its architecture is the net's own; another
+is ``layouts.<name with _>.LAYOUT`` in the architecture's folder."""
 
 
 def architecture_named(name: str) -> Architecture:
@@ -35,12 +41,31 @@ def architecture_of_layout(layout: str) -> Architecture:
     return architecture_named(LAYOUTS[layout])
 
 
+def layout_named(name: str) -> Layout | None:
+    """The layout called ``name``; None for an architecture's own. Raises UsageError that lists those there are."""
+    if name not in LAYOUTS:
+        raise _unknown("layout", name, LAYOUTS)
+    architecture = LAYOUTS[name]
+    if name == architecture:
+        return None
+    layout: Layout = _module(architecture, f"layouts.{name.replace('-', '_')}").LAYOUT
+    return layout
+
+
 def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None) -> Recognition | None:
     """What the checkpoint's tensors are, None where no architecture knows them."""
+    if "weightkit_version" in checkpoint.metadata:
+        from weightkit.architectures.own import recognise_own
+
+        own = recognise_own(checkpoint)
+        if own is not None:
+            return own
     for name in ARCHITECTURES:
-        found: Recognition | None = _module(name, "recognise").recognise(checkpoint, settings or {})
-        if found is not None:
-            return found
+        for layout in _module(name, "recognise").candidates(checkpoint):
+            found = layout_named(layout)
+            recognition = found.recognise(checkpoint, settings or {}) if found is not None else None
+            if recognition is not None:
+                return recognition
     return None
 
 

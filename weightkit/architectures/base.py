@@ -40,10 +40,10 @@ class Inputs:
 class Conventions:
     """What a project's own code hands to the net and takes from it, in words: none of it is in the tensors.
 
-    ``pixels`` is the range of the images that the project's net is given.
+    ``pixels`` is the range of the images that the project's net is given; "either" where it tells them apart by type.
     """
 
-    pixels: Literal["0..255", "0..1", "none"]
+    pixels: Literal["0..255", "0..1", "either", "none"]
     images: str
     state: str
     action: str
@@ -70,9 +70,13 @@ class Config(Protocol):
 
 
 class Architecture(Protocol):
-    """One folder in this door: ``<name>/architecture.py``. Nothing here imports torch before ``build``."""
+    """One folder in this door: ``<name>/architecture.py``. Nothing here imports torch before ``build``.
+
+    Its own layout, the names and shapes of the net's state_dict, is called like the architecture.
+    """
 
     name: str
+    title: str
 
     def groups(self, config: Any) -> tuple[Group, ...]:
         """The groups that travel together, with their transfer; those that the net does not have may be among them."""
@@ -94,6 +98,9 @@ class Architecture(Protocol):
 
     def inputs(self, config: Any) -> Inputs:
         """What the net looks at."""
+
+    def conventions(self, config: Any) -> Conventions:
+        """What is handed to the net and taken from it."""
 
     def spec(self, config: Any) -> StateSpec:
         """The net's StateSpec, by arithmetic."""

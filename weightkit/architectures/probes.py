@@ -36,11 +36,12 @@ def probes(inputs: Inputs, *, batch: int = 2, seed: int = 0, kinds: tuple[str, .
         if inputs.state_dim:
             state = random.standard_normal((batch, frames, inputs.state_dim))
             state = np.broadcast_to(state, (batch, inputs.frames, inputs.state_dim))
-            observation[STATE_KEY] = np.ascontiguousarray(state.reshape(batch, -1), np.float32)
+            observation[STATE_KEY] = np.array(state.reshape(batch, -1), np.float32)
         if inputs.environment_dim:
             observation[ENVIRONMENT_KEY] = random.standard_normal((batch, inputs.environment_dim)).astype(np.float32)
         if inputs.time_dim:
-            observation[TIME_KEY] = np.eye(inputs.time_dim, dtype=np.float32)[random.integers(0, inputs.time_dim, batch)]
+            hot = random.integers(0, inputs.time_dim, batch)
+            observation[TIME_KEY] = np.eye(inputs.time_dim, dtype=np.float32)[hot]
         if not kinds or kind in kinds:
             found.append(observation)
     return found
@@ -56,5 +57,5 @@ def _images(random: np.random.Generator, kind: str, batch: int, inputs: Inputs) 
     else:
         frames = 1 if kind == "still" else inputs.frames
         images = random.integers(0, 256, (shape[0], frames, *shape[2:])).astype(np.uint8)
-        images = np.ascontiguousarray(np.broadcast_to(images, shape))
+        images = np.array(np.broadcast_to(images, shape))
     return images.reshape(batch, inputs.frames * inputs.channels, inputs.height, inputs.width)

@@ -190,7 +190,8 @@ class AxisNote:
 class Mapping:
     """A named set of rules from one layout to another.
 
-    ``source_names`` and ``target_names`` may list what the layouts have, for `lint`; planning does not need them.
+    ``lists`` are lists that templates look up, beside those of the target. ``source_names`` and ``target_names`` may
+    list what the layouts have, for `lint`; planning does not need them.
     """
 
     name: str
@@ -203,6 +204,7 @@ class Mapping:
     axes: tuple[AxisNote, ...] = ()
     source_names: tuple[Template, ...] = ()
     target_names: tuple[Template, ...] = ()
+    lists: NameMap[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = Counter(rule.id for rule in self.rules)
@@ -226,6 +228,7 @@ class Mapping:
             "aliases": sorted(aliases, key=canonical_json),
             "companions": sorted((each.to_dict() for each in self.companions), key=canonical_json),
             "axes": [note.to_dict() for note in self.axes],
+            **({"lists": {name: list(entries) for name, entries in self.lists.items()}} if self.lists else {}),
         }
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from weightkit.core.names import Template
 from weightkit.core.report import Finding, Severity
 from weightkit.core.rule import Fate, Mapping, Rule
-from weightkit.engine.overlap import Witness, covers, find_overlap
+from weightkit.engine.overlap import Witness, covers, find_overlap, spelled_out
 from weightkit.shape_ops import JOINS, OP_KINDS, PARTS
 
 _OVERRIDE = "add overrides = [...] to the rule that should win, or make one of them narrower"
@@ -47,11 +47,21 @@ def lint(mapping: Mapping) -> tuple[Finding, ...]:
 
 
 def _sources(mapping: Mapping) -> list[tuple[str, Template]]:
-    return [(rule.id, template) for rule in mapping.rules for template in rule.sources]
+    return [
+        (rule.id, each)
+        for rule in mapping.rules
+        for template in rule.sources
+        for each in spelled_out(template, mapping.lists)
+    ]
 
 
 def _targets(mapping: Mapping) -> list[tuple[str, Template]]:
-    return [(rule.id, template) for rule in mapping.rules for template in rule.targets]
+    return [
+        (rule.id, each)
+        for rule in mapping.rules
+        for template in rule.targets
+        for each in spelled_out(template, mapping.lists)
+    ]
 
 
 def _overlaps(

@@ -127,7 +127,7 @@ class Matcher:
 
     def __init__(self, mapping: Mapping, lists: Lists) -> None:
         self.mapping = mapping
-        self.lists = lists
+        lists = self.lists = {**lists, **mapping.lists} if mapping.lists else lists
         self._rules = TemplateIndex(
             ((template, (rule, place)) for rule in mapping.rules for place, template in enumerate(rule.sources)), lists
         )

@@ -7,7 +7,7 @@ from itertools import count, islice
 from math import gcd
 from typing import NamedTuple
 
-from weightkit.core.names import Segment, Template, whole_number
+from weightkit.core.names import Lists, Segment, Template, whole_number
 
 _TRIES = 512
 """Names that are tried before two templates count as disjoint; only repeated variables need more than a few."""
@@ -34,6 +34,23 @@ def find_overlap(one: Template, other: Template) -> Witness | None:
             if one.match(name, known) is not None and other.match(name, known) is not None:
                 return Witness(name, chance)
     return None
+
+
+def spelled_out(template: Template, lists: Lists) -> list[Template]:
+    """The template with each entry of the lists that are known in the place that looks it up."""
+    found: list[list[Segment]] = [[]]
+    for segment in template.segments:
+        entries = [Segment(entry) for entry in lists.get(segment.lookup, ())] if segment.lookup in lists else [segment]
+        found = [[*before, entry] for before in found for entry in entries]
+    if len(found) == 1:
+        return [template] if found[0] == list(template.segments) else [_template(found[0])]
+    return [_template(segments) for segments in found]
+
+
+def _template(segments: list[Segment]) -> Template:
+    """A template for questions about which names match; its text is for people."""
+    written = (each.text if not each.var else "{" + each.var + "}" for each in segments)
+    return Template(".".join(written), tuple(segments))
 
 
 def _words(segments: tuple[Segment, ...]) -> Iterator[str]:

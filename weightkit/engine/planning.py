@@ -247,7 +247,7 @@ class _Planner:
     def _join(self, group: Group) -> None:
         """The claim of a rule that takes or gives several tensors, or has ops."""
         try:
-            joined = resolve(group, self.source, self._goal_spec, self.target.lists)
+            joined = resolve(group, self.source, self._goal_spec, self.matcher.lists)
         except ValueError as reason:
             subject = group.members[0].name if len(group.members) == 1 else self._subject(group)
             code = getattr(reason, "code", "WK205")
@@ -262,7 +262,7 @@ class _Planner:
         """The name that stands for a group in a finding: its target where there is one, else its first source."""
         target = group.rule.targets[0]
         if all(variable in group.rest for variable in target.variables):
-            return target.fill(group.rest, self.target.lists) or group.members[0].name
+            return target.fill(group.rest, self.matcher.lists) or group.members[0].name
         return group.members[0].name
 
     def _goal_spec(self, name: str) -> TensorSpec | None:
@@ -281,7 +281,7 @@ class _Planner:
             claim = self.claims.get(goal)
             rule = initial.get(goal) if initial else None
             if claim is None and rule is None:
-                first = self._tied(goal, goals)
+                first = self._tied(goal, goals, initial)
                 if first is None:
                     self._leave_out(goal)
                 else:
@@ -299,13 +299,13 @@ class _Planner:
                     steps.append(self._step(claim, tuple(goals[name] for name in claim.targets)))
         return steps
 
-    def _tied(self, goal: str, goals: StateSpec) -> str | None:
-        """The name that the target ties to ``goal`` and that a source tensor becomes, None where there is none."""
+    def _tied(self, goal: str, goals: StateSpec, initial: dict[str, Rule]) -> str | None:
+        """The name that the target ties to ``goal`` and that something becomes, None where there is none."""
         if not goals.aliases:
             return None
         leader = goals.canonical(goal)
         names = (leader, *(name for name, of in goals.aliases.items() if of == leader))
-        return next((name for name in names if name in self.claims), None)
+        return next((name for name in names if name in self.claims or name in initial), None)
 
     def _steps_as_claimed(self) -> list[Step]:
         steps: list[Step] = []
@@ -356,7 +356,7 @@ class _Planner:
         rules = [rule for rule in self.mapping.rules if rule.fate is Fate.INIT]
         for goal in goals if rules else ():
             for rule in rules:
-                if any(template.match(goal, self.target.lists) is not None for template in rule.targets):
+                if any(template.match(goal, self.matcher.lists) is not None for template in rule.targets):
                     first = found.setdefault(goal, rule)
                     if first is not rule:
                         self._error("WK210", goal, f"rules {first.id!r} and {rule.id!r} both initialise it", "drop one")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from weightkit.architectures import LAYOUTS, architecture_of_layout, recognise
+from weightkit.architectures import LAYOUTS, architecture_of_layout, layout_named, recognise
 from weightkit.architectures.base import Architecture
 from weightkit.architectures.recognition import Recognition
+from weightkit.architectures.routes import conventions_of, find_route, native_names
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Finding, Report, Severity
@@ -49,7 +50,8 @@ class Conversion:
     """The source, what it was recognised as, and the plan.
 
     ``architecture`` and its ``config`` are those of the target where they are known. ``keeps_metadata``: whether what
-    stands beside the tensors goes along, which it does only where the names stay the source's own.
+    stands beside the tensors goes along, which it does only where the names stay the source's own. ``options`` are
+    settings of the target layout, ``beside`` is what goes along with a known policy into any layout.
     """
 
     source: Checkpoint
@@ -60,6 +62,8 @@ class Conversion:
     config: Any = None
     source_layout: str | None = None
     keeps_metadata: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, object] = field(default_factory=dict)
 
     def execution(self, progress: Progress | None = None) -> Execution:
         """One application of the plan to the source."""
@@ -180,17 +184,30 @@ def _of_plan(source: str | Path | Checkpoint, plan: Plan, limits: Limits | None)
 
 
 def _as_it_is(checkpoint: Checkpoint, recognition: Recognition | None, choices: Choices) -> Conversion:
-    native = recognition is not None and recognition.layout == recognition.architecture
-    architecture = architecture_of_layout(recognition.layout) if recognition is not None and native else None
-    acting = architecture.acting_path(checkpoint.state) if architecture else frozenset()
+    architecture, acting = _acting_path(checkpoint, recognition)
     kept = [name for name in checkpoint.state if first_glob(name, choices.drop) is None] if choices.drop else None
     state = checkpoint.state if kept is None else checkpoint.state.only(kept)
     plan = make_plan(
         checkpoint.state, ConversionTarget(AS_IT_IS, state, acting=acting), identity_mapping("source"), choices
     )
+    native = recognition is not None and recognition.layout == recognition.architecture
     config = recognition.config if recognition is not None and native else None
     findings = (*checkpoint.findings, *_notes(plan))
     return _planned(checkpoint, plan, findings, recognition, architecture, config, keeps_metadata=True)
+
+
+def _acting_path(checkpoint: Checkpoint, recognition: Recognition | None) -> tuple[Architecture | None, frozenset[str]]:
+    """The architecture of a checkpoint, where it is known, and its names that choosing an action reads."""
+    if recognition is None:
+        return None, frozenset()
+    architecture = architecture_of_layout(recognition.layout)
+    if recognition.layout == architecture.name:
+        return architecture, architecture.acting_path(checkpoint.state)
+    if recognition.config is None:
+        return architecture, frozenset()
+    name_of = native_names(architecture, recognition.layout, recognition.config)
+    names = (name_of(name) for name in architecture.target(recognition.config).acting)
+    return architecture, frozenset(name for name in names if name is not None and name in checkpoint.state)
 
 
 def _by_rules(checkpoint: Checkpoint, recognition: Recognition | None, rules: Rules, choices: Choices) -> Conversion:
@@ -207,8 +224,7 @@ def _like(
 ) -> Conversion:
     """Into the names, shapes and dtypes that another checkpoint has; nothing of its values is used."""
     known = recognise(other, {})
-    architecture = architecture_of_layout(known.layout) if known is not None else None
-    acting = architecture.acting_path(other.state) if architecture else frozenset()
+    architecture, acting = _acting_path(other, known)
     layout = known.layout if known is not None else f"that of {printable(Path(other.path).name)}"
     target = ConversionTarget(layout, other.state, acting=acting)
     findings = list(checkpoint.findings)
@@ -264,8 +280,6 @@ def _into_layout(
     choices: Choices,
 ) -> Conversion:
     architecture = architecture_of_layout(to)
-    if to != architecture.name:
-        raise UsageError(f"--to {to}: only conversions into {architecture.name!r} are known", hint="give --to drqv2")
     layout = from_ or (recognition.layout if recognition else None)
     if rules is not None:
         if rules.target_layout != to:
@@ -278,19 +292,65 @@ def _into_layout(
             hint=f"name it with --from: {', '.join(LAYOUTS)}, or say how names change: --map M.toml",
         )
     elif LAYOUTS[layout] != architecture.name:
-        raise UsageError(f"the source is {layout!r}, a {LAYOUTS[layout]} policy: it cannot become {to!r}")
+        raise _other_net(checkpoint, layout, to)
+    options, settings = _options(to, recognition, settings)
     wanted = _target_config(architecture, recognition, config, settings)
-    target = architecture.target(wanted)
     findings = list(checkpoint.findings)
     if recognition is not None:
         answered = config is not None
         findings += [f for f in recognition.findings if not answered or f.code != "WK108"]
-    if layout == to:
+    if layout == to == architecture.name:
         findings.append(_already(checkpoint, to))
-    mapping = rules if rules is not None and layout != to else architecture.mapping_from(layout or to)
-    plan = make_plan(checkpoint.state, target, mapping, choices)
-    notes = (*findings, *_notes(plan))
-    return _planned(checkpoint, plan, notes, recognition, architecture, wanted, layout=layout)
+    same = recognition is not None and recognition.layout == layout
+    route = find_route(
+        architecture,
+        layout if layout is not None and rules is None else architecture.name,
+        to,
+        source_config=recognition.config if recognition is not None and same else None,
+        target_config=wanted,
+        options=options,
+    )
+    goes_on = rules is not None and layout != to
+    plan = make_plan(checkpoint.state, route.target, rules if rules is not None and goes_on else route.mapping, choices)
+    findings += _conventions(architecture, layout, to, route.config)
+    planned = _planned(
+        checkpoint, plan, (*findings, *_notes(plan)), recognition, architecture, route.config, layout=layout
+    )
+    return replace(planned, options=options, beside=recognition.beside if recognition is not None else {})
+
+
+def _options(
+    to: str, recognition: Recognition | None, settings: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The target layout's own settings, as found in a source that has them too and as given; and the others."""
+    layout = layout_named(to)
+    own = {} if layout is None else layout.options
+    found = {} if recognition is None else {key: text for key, text in recognition.options.items() if key in own}
+    of_source = layout_named(recognition.layout) if recognition is not None else None
+    theirs = {} if of_source is None else of_source.options
+    given = {key: text for key, text in settings.items() if key in own}
+    return found | given, {key: text for key, text in settings.items() if key not in own and key not in theirs}
+
+
+def _other_net(checkpoint: Checkpoint, layout: str, to: str) -> PlanError:
+    source, target = LAYOUTS[layout], LAYOUTS[to]
+    message = f"the source is {layout!r}, a {source} policy: no {target} net computes what it does"
+    hint = f"layouts of a {source} policy: {', '.join(name for name, of in LAYOUTS.items() if of == source)}"
+    finding = Finding("WK204", Severity.ERROR, printable(checkpoint.path), message, hint)
+    return PlanError(message, report=Report("plan", (finding,), exit_code=1), hint=hint)
+
+
+def _conventions(architecture: Architecture, layout: str | None, to: str, config: Any) -> list[Finding]:
+    """What whoever feeds the policy must know: none of it is in the tensors."""
+    if layout is None:
+        return []
+    theirs, ours = (conventions_of(architecture, name, config) for name in (layout, to))
+    if theirs.pixels == ours.pixels or "none" in (theirs.pixels, ours.pixels):
+        return []
+    mild = "either" in (theirs.pixels, ours.pixels)
+    message = f"images: {layout} takes {theirs.images}; {to} takes {ours.images}"
+    severity = Severity.INFO if mild else Severity.WARNING
+    return [Finding("WK221", severity, "observation.images", message, "check what your code hands to the policy")]
 
 
 def _refuse_unsafe(checkpoint: Checkpoint) -> None:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from weightkit.architectures import recognise
+from weightkit.architectures import architecture_named, recognise
+from weightkit.architectures.recognition import Recognition
+from weightkit.architectures.routes import native_names
 from weightkit.core.checkpoint import Checkpoint
+from weightkit.engine.wrappers import unwrapped
 from weightkit.errors import FormatError
 from weightkit.formats import open_checkpoint
-from weightkit.verbs.conversion import plan_conversion
-
-if TYPE_CHECKING:
-    from weightkit.nets.drqv2 import DrQV2Policy
-
-CRITICS = ("critic.", "critic_target.")
-"""Where the critics' tensors start, in every layout. A file without them, or from which some were left out on purpose,
-holds the acting path only."""
+from weightkit.verbs.conversion import Conversion, plan_conversion
 
 
-def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
+def load_policy(path: str | Path, *, device: str = "cpu") -> Any:
     """The policy in ``path``, in eval mode, complete on the acting path.
 
     ``act(observation) -> (B, A)``, ``q_values(observation, action) -> (num_critics, B)`` (ValueError where the file
@@ -35,20 +31,33 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> DrQV2Policy:
             f"{path}: no policy is recognised in its {len(checkpoint.state)} tensors",
             hint="convert it first: weightkit convert SRC --to LAYOUT",
         )
-    left_out = [name for name in _left_out(checkpoint) if name.startswith(CRITICS)]
-    present = [name for name in checkpoint.state if name.startswith(CRITICS)]
-    has_critic = bool(present) and not left_out
-    conversion = plan_conversion(
-        checkpoint,
-        to=recognition.architecture,
-        drop=present if not has_critic else (),
-        allow_missing=[f"{critic}*" for critic in CRITICS] if not has_critic else (),
-    )
+    conversion, has_critic = into_net(checkpoint, recognition)
     assert conversion.architecture is not None
     policy: Any = conversion.architecture.build(conversion.config, with_critic=has_critic)
     load_state(policy, dict(conversion.arrays()))
-    ready: DrQV2Policy = policy.to(device).eval()
+    ready: Any = policy.to(device).eval()
     return ready
+
+
+def into_net(checkpoint: Checkpoint, recognition: Recognition) -> tuple[Conversion, bool]:
+    """The conversion into the net's own names, and whether that gives more than the acting path.
+
+    A file that lacks any tensor that only training reads is converted without all of them. Raises PlanError.
+    """
+    architecture = architecture_named(recognition.architecture)
+    if recognition.config is None:
+        return plan_conversion(checkpoint, to=recognition.architecture), True  # which says why it cannot be
+    native = architecture.target(recognition.config)
+    name_of = native_names(architecture, recognition.layout, recognition.config)
+    known = {checkpoint.state.canonical(name) for name in checkpoint.state} - set(_left_out(checkpoint))
+    plain = {unwrapped(name): name for name in checkpoint.state}
+    training = [name for name in native.state if name not in native.acting]
+    sources = {name: name_of(native.state.canonical(name)) for name in training}
+    found = {name: plain.get(source or "") for name, source in sources.items()}
+    if all(source is not None and checkpoint.state.canonical(source) in known for source in found.values()):
+        return plan_conversion(checkpoint, to=recognition.architecture), True
+    present = sorted({source for source in found.values() if source is not None})
+    return plan_conversion(checkpoint, to=recognition.architecture, drop=present, allow_missing=training), False
 
 
 def _left_out(checkpoint: Checkpoint) -> list[str]:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weightkit.architectures.probes import probes as make_probes
 from weightkit.core.group import Group
 from weightkit.core.jsonio import parse_json
 from weightkit.core.manifest import SyncManifest
@@ -85,7 +86,7 @@ def sync_target(
             raise UsageError("--policy builds the net itself: leave out --arch, --config_path and --set")
         return _from_factory(policy, probes)
     architecture, config = configured(config_path, arch, settings)
-    found = read_probes(probes) if probes is not None else architecture.probes(config)
+    found = read_probes(probes) if probes is not None else make_probes(architecture.inputs(config))
     net = architecture.build(config).eval()
     findings: tuple[Finding, ...] = ()
     if config_path is None and arch is not None:
@@ -93,7 +94,7 @@ def sync_target(
             f" with {', '.join(settings)} set" if settings else ""
         )
         findings = (Finding("WK404", Severity.INFO, arch, message, "give --config_path train_config.json"),)
-    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups, config, findings)
+    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups(config), config, findings)
 
 
 def _act(policy: Any, observation: Any) -> Any:

@@ -17,17 +17,19 @@ from strategies import SMALL_DRQV2, drqv2_config, drqv2_configs
 from weightkit.architectures import recognise
 from weightkit.architectures.drqv2.architecture import ARCHITECTURE
 from weightkit.architectures.drqv2.config import DrQV2Config
+from weightkit.architectures.drqv2.layouts.robobase_drqv2 import LAYOUT as ROBOBASE
+from weightkit.architectures.probes import probes
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.axes import FRAMES
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec, spec
 from weightkit.engine.planning import make_plan
-from weightkit.errors import ConfigError, PlanError, UsageError
+from weightkit.errors import ConfigError, UsageError
 
 LAW = settings(deadline=None, max_examples=60, database=None)
 WITH_NETS = settings(deadline=None, max_examples=15, database=None)
-MAPPING = ARCHITECTURE.mapping_from("robobase-drqv2")
+MAPPING = ROBOBASE.mapping(ARCHITECTURE.default_config())
 SMALL = drqv2_config(SMALL_DRQV2)
 DEVLOG = DrQV2Config(
     cameras=("front",), image_channels=3, image_height=84, image_width=84, frame_stack=3, state_dim=18, action_dim=4
@@ -114,7 +116,7 @@ def test_what_is_said_of_an_axis_is_as_long_as_the_axis(config: DrQV2Config) -> 
 @LAW
 @given(drqv2_configs())
 def test_every_name_belongs_to_a_declared_group_in_both_layouts(config: DrQV2Config) -> None:
-    groups = {group.name for group in ARCHITECTURE.groups}
+    groups = {group.name for group in ARCHITECTURE.groups(config)}
     for name, goal in robobase_table(config).items():
         assert ARCHITECTURE.group_of(name) == ARCHITECTURE.group_of(goal)
         assert ARCHITECTURE.group_of(second_name(name) or name) == ARCHITECTURE.group_of(goal)
@@ -132,7 +134,7 @@ def test_a_configuration_survives_json(config: DrQV2Config) -> None:
 @given(drqv2_configs())
 def test_probes_are_what_the_net_can_act_on(config: DrQV2Config) -> None:
     net = ARCHITECTURE.build(config).eval()
-    for probe in ARCHITECTURE.probes(config):
+    for probe in probes(ARCHITECTURE.inputs(config)):
         assert net.act(probe).shape == (2, config.action_dim)
 
 
@@ -161,6 +163,10 @@ def test_a_file_without_cfg_gives_what_its_shapes_say_and_names_what_was_assumed
     )
     found = recognised(robobase_spec(config))
     assert found.confidence == "likely"
+    if config.fusion != "flatten":  # which of average and sum it is no shape tells
+        assert found.config is None
+        assert [(f.code, f.subject) for f in found.findings] == [("WK108", "fusion")]
+        return
     assert found.config == replace(config, cameras=tuple(f"cam{i}" for i in range(len(config.cameras))))
     assert {finding.subject for finding in found.findings} == {
         "cameras",
@@ -168,7 +174,7 @@ def test_a_file_without_cfg_gives_what_its_shapes_say_and_names_what_was_assumed
         "image_size",
         "num_downsample_convs",
         "frame_stack",
-    }
+    } | ({"value_limit"} if config.num_atoms > 1 else set())
     assert {finding.code for finding in found.findings} == {"WK108"}
 
 
@@ -180,6 +186,9 @@ def test_settings_answer_every_question_that_weights_leave_open(config: DrQV2Con
         "image_channels": str(config.image_channels),
         "image_size": f"{config.image_height}x{config.image_width}",
         "num_downsample_convs": str(config.num_downsample_convs),
+        "fusion": config.fusion,
+        "value_limit": str(config.value_limit),
+        "value_transform": str(config.value_transform).lower(),
     }
     found = recognised(robobase_spec(config), {"cfg": {"frame_stack": config.frame_stack}}, **settings)
     assert found.config == config
@@ -276,7 +285,7 @@ def table_of(name: str) -> StateSpec:
 
 
 @needs_shared
-@pytest.mark.parametrize("name", [path.name for path in TABLES if "distcritic" not in path.name])
+@pytest.mark.parametrize("name", [path.name for path in TABLES])
 def test_every_name_that_robobase_writes_is_accounted_for(name: str) -> None:
     state = table_of(name)
     found = recognised(state)
@@ -293,16 +302,13 @@ def test_every_name_that_robobase_writes_is_accounted_for(name: str) -> None:
 
 
 @needs_shared
-def test_a_distributional_critic_is_refused_by_name() -> None:
-    state = table_of("robobase_drqv2_1cam_fs3_distcritic.json")
-    found = recognised(state)
-    assert found.config is None
-    errors = [f for f in found.findings if f.severity.value == "error"]
-    assert [f.subject for f in errors] == ["critic.qs.0.out_mlp.0.weight"]
-    assert "distributional" in errors[0].message
-    with pytest.raises(PlanError) as refused:
-        make_plan(state, ARCHITECTURE.target(DEVLOG), MAPPING)
-    assert "critic.qs.0.head.weight" in {f.subject for f in refused.value.report.errors()}
+def test_a_distributional_critic_is_read_and_what_its_atoms_mean_is_said_to_be_assumed() -> None:
+    found = recognised(table_of("robobase_drqv2_1cam_fs3_distcritic.json"))
+    assert found.config is not None
+    assert found.config.num_atoms == 251
+    assert "value_limit" in {finding.subject for finding in found.findings if finding.code == "WK108"}
+    told = recognised(table_of("robobase_drqv2_1cam_fs3_distcritic.json"), value_limit="100", value_transform="false")
+    assert (told.config.value_limit, told.config.value_transform) == (100.0, False)
 
 
 # ---- train_config.json
@@ -461,5 +467,5 @@ def test_a_camera_may_be_called_like_something_that_torch_modules_have(camera: s
     net = ARCHITECTURE.build(config).to("cpu").train().eval()
     assert set(net.state_dict()) == set(ARCHITECTURE.spec(config))
     net.load_state_dict(ARCHITECTURE.build(config).state_dict())
-    for probe in ARCHITECTURE.probes(config):
+    for probe in probes(ARCHITECTURE.inputs(config)):
         assert net.act(probe).shape == (2, config.action_dim)

@@ -428,7 +428,7 @@ def test_tensors_of_no_known_policy_are_refused_with_what_to_say(tmp_path: Path)
     [
         ({"to": "drqv3"}, "did you mean 'drqv2'"),
         ({"to": "drqv2", "from_": "robobase"}, "did you mean 'robobase-drqv2'"),
-        ({"to": "robobase-drqv2"}, "robobase-drqv2"),
+        ({"to": "robobase-drqv2", "set": {"num_train_envs": "none"}}, "num_train_envs"),
         ({"set": CAMERAS}, "no --to LAYOUT"),
         ({"to": "drqv2", "set": ["cameras"]}, "expected KEY=VALUE"),
         ({"to": "drqv2", "set": {"camera": "a,b"}}, "did you mean 'cameras'"),

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as NameMap
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from weightkit.architectures.base import Conventions, Inputs
 from weightkit.architectures.drqv2.config import DrQV2Config, from_train_config, with_settings
-from weightkit.architectures.drqv2.recognise import group_of, recognise
+from weightkit.architectures.drqv2.recognise import group_of
 from weightkit.architectures.drqv2.spec import acting_path, drqv2_spec, drqv2_target
 from weightkit.core.group import Group, Transfer
 from weightkit.core.plan import ConversionTarget
-from weightkit.core.rule import Mapping, identity_mapping
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec
-from weightkit.mapping_file import read_mapping
 
 if TYPE_CHECKING:
-    from weightkit.architectures.recognition import Recognition
-    from weightkit.core.checkpoint import Checkpoint
     from weightkit.nets.drqv2 import DrQV2Policy
+
+
+_GROUPS = (
+    Group("encoder", Transfer.SEND, "trained end to end, and every action reads it"),
+    Group("actor", Transfer.SEND, "every action reads it"),
+    Group("critic", Transfer.HOLD, "read by the learner's updates only"),
+    Group("critic_target", Transfer.HOLD, "read by the learner's updates only"),
+)
 
 
 class DrQV2:
     """The architecture ``drqv2``."""
 
     name = "drqv2"
-    groups = (
-        Group("encoder", Transfer.SEND, "trained end to end, and every action reads it"),
-        Group("actor", Transfer.SEND, "every action reads it"),
-        Group("critic", Transfer.HOLD, "read by the learner's updates only"),
-        Group("critic_target", Transfer.HOLD, "read by the learner's updates only"),
-    )
+    title = "weightkit DrQ-v2"
 
-    def recognise(self, checkpoint: Checkpoint, settings: NameMap[str, str]) -> Recognition | None:
-        return recognise(checkpoint, settings)
+    def groups(self, config: DrQV2Config) -> tuple[Group, ...]:
+        del config
+        return _GROUPS
 
     def default_config(self) -> DrQV2Config:
         return DrQV2Config(
@@ -50,8 +50,31 @@ class DrQV2:
     def configure(self, config: DrQV2Config, settings: NameMap[str, str]) -> DrQV2Config:
         return with_settings(config, settings)
 
+    def config_from_dict(self, section: Section) -> DrQV2Config:
+        return DrQV2Config.from_section(section)
+
     def config_from_train_config(self, root: Section) -> DrQV2Config:
         return from_train_config(root)
+
+    def inputs(self, config: DrQV2Config) -> Inputs:
+        return Inputs(
+            cameras=config.cameras,
+            channels=config.image_channels,
+            height=config.image_height,
+            width=config.image_width,
+            frames=config.frame_stack,
+            state_dim=config.state_dim,
+            action_dim=config.action_dim,
+            time_dim=config.time_dim,
+        )
+
+    def conventions(self, config: DrQV2Config) -> Conventions:
+        return Conventions(
+            "either",
+            "uint8 0..255 or float 0..1, told apart by type; a float above 1 is refused",
+            "as the policy was trained on it" if config.state_dim else "none",
+            "tanh of the mean in -1..1",
+        )
 
     def spec(self, config: DrQV2Config) -> StateSpec:
         return drqv2_spec(config)
@@ -64,11 +87,6 @@ class DrQV2:
 
     def acting_path(self, state: StateSpec) -> frozenset[str]:
         return acting_path(state)
-
-    def mapping_from(self, layout: str) -> Mapping:
-        if layout == "drqv2":
-            return identity_mapping("drqv2")
-        return read_mapping(Path(__file__).parent / "layouts" / f"{layout}.toml")
 
     def build(self, config: DrQV2Config, *, with_critic: bool = True) -> DrQV2Policy:
         from weightkit.nets.drqv2 import DrQV2Policy
@@ -87,27 +105,14 @@ class DrQV2:
             bottleneck_dim=config.bottleneck_size,
             hidden_dims=config.mlp_nodes,
             num_critics=config.num_critics if with_critic else 0,
+            fusion=config.fusion,
+            time_dim=config.time_dim,
+            shared_critic_trunk=config.shared_critic_trunk,
+            num_atoms=config.num_atoms,
+            value_limit=config.value_limit,
+            value_transform=config.value_transform,
             config=config,
         )
-
-    def probes(self, config: DrQV2Config, *, batch: int = 2, seed: int = 0) -> list[dict[str, Any]]:
-        import numpy as np
-
-        random = np.random.default_rng(seed)
-        shape = (batch, config.frame_stack * config.image_channels, config.image_height, config.image_width)
-        images = [
-            random.integers(0, 256, shape).astype(np.uint8),
-            np.zeros(shape, np.uint8),
-            np.full(shape, 255, np.uint8),
-        ]
-        probes: list[dict[str, Any]] = []
-        for pixels in images:
-            observation: dict[str, Any] = {f"observation.images.{camera}": pixels for camera in config.cameras}
-            if config.state_dim:
-                size = (batch, config.frame_stack * config.state_dim)
-                observation["observation.state"] = random.standard_normal(size).astype(np.float32)
-            probes.append(observation)
-        return probes
 
 
 ARCHITECTURE = DrQV2()

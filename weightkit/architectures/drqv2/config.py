@@ -11,6 +11,8 @@ from weightkit.errors import ConfigError, UsageError
 
 IMAGE_KEY = "observation.images"
 STATE_KEY = "observation.state"
+TIME_KEY = "observation.time"
+FUSIONS = ("flatten", "average", "sum")
 MOST_CRITICS, MOST_CONVS, MOST_WIDE = 64, 64, 65536
 """What a configuration may ask for: beyond this a typing error would only fill the memory."""
 _CAMERA = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -23,7 +25,10 @@ class DrQV2Config:
     """One DrQ-v2 net. ``state_dim`` and ``image_channels`` are of a single frame; ``state_dim`` 0 means no state.
 
     Images are ``(frame_stack * image_channels, image_height, image_width)``, oldest frame first, states
-    ``(frame_stack * state_dim,)``. ``mlp_nodes`` are the hidden widths of actor and critics.
+    ``(frame_stack * state_dim,)``. ``mlp_nodes`` are the hidden widths of actor and critics. ``fusion`` says how the
+    cameras' features become one vector. ``time_dim`` is the length of the one-hot time that the critics see, 0 without.
+    ``num_atoms`` 1 is a plain critic; with more a critic gives a distribution over ``-value_limit..value_limit``,
+    with ``value_transform`` on a scale that is compressed. ``shared_critic_trunk``: all critics have one trunk.
     """
 
     cameras: tuple[str, ...]
@@ -39,6 +44,12 @@ class DrQV2Config:
     bottleneck_size: int = 50
     mlp_nodes: tuple[int, ...] = (256, 256)
     num_critics: int = 2
+    fusion: str = "flatten"
+    time_dim: int = 0
+    shared_critic_trunk: bool = False
+    num_atoms: int = 1
+    value_limit: float = 20.0
+    value_transform: bool = True
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -60,9 +71,16 @@ class DrQV2Config:
             "encoder_channels",
             "bottleneck_size",
             "num_critics",
+            "num_atoms",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: at least 1 is needed, found {getattr(self, name)}")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion: expected one of {', '.join(FUSIONS)}, found {self.fusion!r}")
+        if not self.value_limit > 0:
+            raise ValueError(f"value_limit: a number above 0 is needed, found {self.value_limit}")
+        if self.time_dim < 0:
+            raise ValueError("time_dim cannot be negative")
         if self.state_dim < 0 or self.num_downsample_convs < 0 or self.num_post_downsample_convs < 0:
             raise ValueError("state_dim and the numbers of convolutions cannot be negative")
         if self.num_downsample_convs + self.num_post_downsample_convs < 1:
@@ -93,7 +111,8 @@ class DrQV2Config:
     def visual_dim(self) -> int:
         """Features of all cameras together."""
         height, width = self.feature_size
-        return len(self.cameras) * self.encoder_channels * height * width
+        views = len(self.cameras) if self.fusion == "flatten" else 1
+        return views * self.encoder_channels * height * width
 
     def to_dict(self) -> dict[str, object]:
         """The configuration as JSON values."""
@@ -113,6 +132,7 @@ class DrQV2Config:
             frame_stack=section.integer("frame_stack"),
             state_dim=section.integer("state_dim"),
             action_dim=section.integer("action_dim"),
+            time_dim=section.integer("time_dim", 0),
             **_widths(section),
         )
 
@@ -123,11 +143,18 @@ def from_train_config(root: Section) -> DrQV2Config:
     ``input_features`` hold stacked shapes, ``env.features`` those of a single frame: where both are there they must
     agree. Raises ConfigError with both addresses.
     """
-    policy = root.section("policy")
+    return from_policy_section(root.section("policy"), root.section("env").section("features"))
+
+
+def from_policy_section(policy: Section, single: Section | None = None) -> DrQV2Config:
+    """The net that a policy's section describes, or a LeRobot config.json; ``single`` are the environment's features.
+
+    Raises ConfigError with the addresses.
+    """
     policy.text("type", choices=("drqv2",))
+    single = single if single is not None else Section({}, policy.origin)
     frames = policy.integer("frame_stack", 1, minimum=1)
     inputs, outputs = policy.section("input_features"), policy.section("output_features")
-    single = root.section("env").section("features")
     images = {key: _shape(inputs, key, 3) for key in inputs.values if is_image_key(key)}
     if not images:
         raise ConfigError(
@@ -151,6 +178,7 @@ def from_train_config(root: Section) -> DrQV2Config:
         shape = _shape(inputs, STATE_KEY, 1)
         _check_single(inputs, STATE_KEY, shape, single, frames)
         state = shape[0]
+    time = _shape(inputs, TIME_KEY, 1)[0] if TIME_KEY in inputs else 0
     for key, size in ((next(iter(images)), channels), (STATE_KEY, state)):
         if size % frames:
             raise ConfigError(
@@ -167,6 +195,7 @@ def from_train_config(root: Section) -> DrQV2Config:
         frame_stack=frames,
         state_dim=state // frames,
         action_dim=_shape(outputs, "action", 1)[0],
+        time_dim=time,
         **_widths(policy),
     )
 
@@ -190,6 +219,11 @@ def _widths(section: Section) -> dict[str, object]:
         "bottleneck_size": section.integer("bottleneck_size", 50, minimum=1, maximum=MOST_WIDE),
         "mlp_nodes": section.sizes(nodes, (256, 256)),
         "num_critics": section.integer("num_critics", 2, minimum=1, maximum=MOST_CRITICS),
+        "fusion": section.text("fusion", "flatten", choices=FUSIONS),
+        "shared_critic_trunk": section.flag("shared_critic_trunk", False),
+        "num_atoms": section.integer("num_atoms", 1, minimum=1, maximum=MOST_WIDE),
+        "value_limit": section.number("value_limit", 20.0),
+        "value_transform": section.flag("value_transform", True),
     }
 
 
@@ -241,6 +275,12 @@ SETTINGS: tuple[str, ...] = (
     "num_critics",
     "num_downsample_convs",
     "num_post_downsample_convs",
+    "fusion",
+    "time_dim",
+    "shared_critic_trunk",
+    "num_atoms",
+    "value_limit",
+    "value_transform",
 )
 """The keys that ``--set`` takes where no train_config.json is given. ``image_size`` is HxW or one number."""
 
@@ -263,9 +303,15 @@ def parse_settings(settings: Mapping[str, str]) -> dict[str, object]:
             elif key == "image_size":
                 height, _, width = text.lower().partition("x")
                 values["image_height"], values["image_width"] = _whole(height, 1), _whole(width or height, 1)
+            elif key == "fusion":
+                values[key] = text
+            elif key == "value_limit":
+                values[key] = float(text)
+            elif key in {"shared_critic_trunk", "value_transform"}:
+                values[key] = {"true": True, "false": False}[text.lower()]
             else:
-                values[key] = _whole(text, 0 if key in {"state_dim", "num_downsample_convs"} else 1)
-        except ValueError:
+                values[key] = _whole(text, 0 if key in {"state_dim", "num_downsample_convs", "time_dim"} else 1)
+        except (KeyError, ValueError):
             raise UsageError(
                 f"--set {key}={text}: not a value of {key}",
                 hint="for example cameras=front,wrist image_size=84x84 mlp_nodes=256,256 frame_stack=3",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from weightkit.architectures.drqv2.config import DrQV2Config
 from weightkit.core.axes import Factor, FactoredAxis, stacked_axis
 from weightkit.core.plan import ConversionTarget
@@ -9,30 +11,56 @@ from weightkit.core.tensor import StateSpec, TensorSpec, spec
 
 
 def drqv2_spec(config: DrQV2Config) -> StateSpec:
-    """Every tensor of the native layout: encoder, actor, critic, critic_target."""
+    """Every tensor of the native layout: encoder, actor, critic, critic_target; a shared trunk's names are tied."""
     tensors: dict[str, TensorSpec] = {}
+    aliases: dict[str, str] = {}
     for camera in config.cameras:
         width = config.frame_stack * config.image_channels
         for index in range(config.num_convs):
             tensors[f"encoder.{camera}.{2 * index}.weight"] = spec("float32", config.encoder_channels, width, 3, 3)
             tensors[f"encoder.{camera}.{2 * index}.bias"] = spec("float32", config.encoder_channels)
             width = config.encoder_channels
-    _head(tensors, "actor", config, extra=0, out=config.action_dim)
+    _head(tensors, "actor", config, trunks=_trunks(config, with_time=False), extra=0, out=config.action_dim)
+    trunks = _trunks(config, with_time=True)
     for critic in ("critic", "critic_target"):
         for index in range(config.num_critics):
-            _head(tensors, f"{critic}.qs.{index}", config, extra=config.action_dim, out=1)
-    return StateSpec(tensors)
+            prefix = f"{critic}.qs.{index}"
+            _head(tensors, prefix, config, trunks=trunks, extra=config.action_dim, out=config.num_atoms)
+            if config.shared_critic_trunk and index:
+                for name in _trunk_names(trunks):
+                    aliases[f"{prefix}.{name}"] = f"{critic}.qs.0.{name}"
+    return StateSpec(tensors, aliases)
 
 
-def _head(tensors: dict[str, TensorSpec], prefix: str, config: DrQV2Config, *, extra: int, out: int) -> None:
+def _trunks(config: DrQV2Config, *, with_time: bool) -> dict[str, int]:
+    """The trunks that a net has, with the width of what each reads."""
+    widths = {
+        "visual_trunk": config.visual_dim,
+        "state_trunk": config.frame_stack * config.state_dim,
+        "time_trunk": config.time_dim if with_time else 0,
+    }
+    return {trunk: width for trunk, width in widths.items() if width}
+
+
+def _trunk_names(trunks: Mapping[str, int]) -> list[str]:
+    return [f"{trunk}.{name}" for trunk in trunks for name in ("0.weight", "0.bias", "1.weight", "1.bias")]
+
+
+def _head(
+    tensors: dict[str, TensorSpec],
+    prefix: str,
+    config: DrQV2Config,
+    *,
+    trunks: Mapping[str, int],
+    extra: int,
+    out: int,
+) -> None:
     size = config.bottleneck_size
-    inputs = {"visual_trunk": config.visual_dim, "state_trunk": config.frame_stack * config.state_dim}
-    for trunk, width in inputs.items():
-        if width:
-            tensors[f"{prefix}.{trunk}.0.weight"] = spec("float32", size, width)
-            for name in ("0.bias", "1.weight", "1.bias"):
-                tensors[f"{prefix}.{trunk}.{name}"] = spec("float32", size)
-    width = size * (2 if config.state_dim else 1) + extra
+    for name in _trunk_names(trunks):
+        tensors[f"{prefix}.{name}"] = spec("float32", size)
+    for trunk, width in trunks.items():
+        tensors[f"{prefix}.{trunk}.0.weight"] = spec("float32", size, width)
+    width = size * len(trunks) + extra
     for index, nodes in enumerate(config.mlp_nodes):
         tensors[f"{prefix}.mlp.{2 * index}.weight"] = spec("float32", nodes, width)
         tensors[f"{prefix}.mlp.{2 * index}.bias"] = spec("float32", nodes)
@@ -61,9 +89,8 @@ def drqv2_target(config: DrQV2Config) -> ConversionTarget:
 
 
 def _mlp_inputs(config: DrQV2Config, *, with_action: bool) -> FactoredAxis:
-    blocks = [Factor("visual", config.bottleneck_size)]
-    if config.state_dim:
-        blocks.append(Factor("state", config.bottleneck_size))
+    trunks = _trunks(config, with_time=with_action)
+    blocks = [Factor(trunk.removesuffix("_trunk"), config.bottleneck_size) for trunk in trunks]
     if with_action:
         blocks.append(Factor("action", config.action_dim))
     return FactoredAxis(1, tuple((block,) for block in blocks))
