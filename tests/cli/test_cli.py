@@ -130,9 +130,11 @@ def test_a_refused_file_imports_nothing_heavy(folder: Path) -> None:
 
 
 def test_a_conversion_imports_no_torch(folder: Path, tmp_path: Path) -> None:
-    code, modules = modules_after("convert", str(folder / "best.pt"), "--to", "drqv2", "-o", str(tmp_path / "o.pt"))
-    assert code == 0
-    assert not modules & {"torch", "grpc", "rich"}
+    words = ["convert", str(folder / "best.pt"), "-o", str(tmp_path / "o.pt")]
+    for more in (["--to", "drqv2", "--no-check"], ["--force"]):
+        code, modules = modules_after(*words, *more)
+        assert code == 0
+        assert not modules & {"torch", "grpc", "rich"}
 
 
 def test_help_lists_every_verb_and_the_module_is_runnable() -> None:

@@ -21,8 +21,8 @@ Observation = Mapping[str, Any]
 def probes(inputs: Inputs, *, batch: int = 2, seed: int = 0, kinds: tuple[str, ...] = ()) -> list[Observation]:
     """Observations (numpy) that a policy can act on, uint8 images and float32 states, one of each of ``kinds``.
 
-    "moving": every frame is another; "still": all frames of a stack are the same; "black" and "white": extreme images
-    with random states. All of them where none is named.
+    "moving": every frame is another; "still": all frames of a stack are the same; "black" and "white": still too, with
+    extreme images. All of them where none is named.
     """
     import numpy as np
 
@@ -32,7 +32,7 @@ def probes(inputs: Inputs, *, batch: int = 2, seed: int = 0, kinds: tuple[str, .
         observation: dict[str, Any] = {}
         for camera in inputs.cameras:
             observation[f"{IMAGE_KEY}.{camera}"] = _images(random, kind, batch, inputs)
-        frames = 1 if kind == "still" else inputs.frames
+        frames = inputs.frames if kind == "moving" else 1
         if inputs.state_dim:
             state = random.standard_normal((batch, frames, inputs.state_dim))
             state = np.broadcast_to(state, (batch, inputs.frames, inputs.state_dim))

@@ -24,6 +24,7 @@ from weightkit.core.report import Report
 @options.drop
 @options.allow_missing
 @click.option("--allow-lossy", is_flag=True, help="Allow steps that lose information.")
+@click.option("--no-check", is_flag=True, help="Do not compare the outputs of both policies before writing.")
 @click.option("--plan-only", is_flag=True, help="Show the plan; with -o PLAN.json save it. Converts nothing.")
 @click.option("--plan", metavar="PLAN.json", type=click.Path(), help="Do what a saved plan says.")
 @click.option("--invert", metavar="PLAN.json", type=click.Path(), help="Undo what a saved plan did: SRC is its output.")
@@ -38,6 +39,7 @@ def command(
     config_path: str | None,
     set_values: tuple[str, ...],
     plan_only: bool,
+    no_check: bool,
     out: str | None,
     force: bool,
     limit: tuple[str, ...],
@@ -57,6 +59,8 @@ def command(
             "limits": options.parse_limits(limit, max_bytes),
         }
         do, word = (save_plan, "reading") if plan_only else (convert, "converting")
+        if not plan_only:
+            options_given["check"] = not no_check
         try:
             with ProgressBar(word, source) as progress:
                 return do(source, out=out, force=force, progress=progress, **wanted, **options_given)

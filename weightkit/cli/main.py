@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "inspect": "what a checkpoint holds, without executing anything in it",
     "diff": "are the tensors of two checkpoints the same?",
     "convert": "a checkpoint's weights under another project's names, every tensor accounted for",
+    "verify-outputs": "do two policies do the same on the same observations?",
     "suggest": "draft a mapping to a layout, or to what another file holds",
     "lint": "is a mapping sound by itself?",
     "verify-sync": "does an actor get every tensor that its action reads?",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING
 
 from weightkit.core.dtype import dtype_named
@@ -42,8 +42,9 @@ class Execution:
         for name, of in plan.repeated.items():
             self._repeats.setdefault(of, []).append(name)
 
-    def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Target name and array in the plan's order; whoever takes one lets go of it before the next.
+    def arrays(self, names: Container[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """Target name and array in the plan's order, of all or of ``names``; whoever takes one lets go of it before the
+        next.
 
         Raises CorruptFile where an array is not what the plan was made for, PlanError where a value does not fit, where
         tensors that should be equal are not, and where the source is not the one that a saved plan was made for.
@@ -52,14 +53,17 @@ class Execution:
         total = sum(spec.nbytes for step in self.plan.steps for spec in step.target_specs)
         done = 0
         for step in self.plan.steps:
+            if names is not None and not any(target in names for target in step.targets):
+                continue
             results: list[np.ndarray | None] = list(self._apply(step))
             for place, name in enumerate(step.targets):
                 array, results[place] = results[place], None
                 assert array is not None
                 done += array.nbytes
                 for each in (name, *self._repeats.get(name, ())):
-                    self._compare_tie(each, self.digests[name])
-                    yield each, array
+                    if names is None or each in names:
+                        self._compare_tie(each, self.digests[name])
+                        yield each, array
                 del array
             if self._progress is not None:
                 self._progress(done, total)

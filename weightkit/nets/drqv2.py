@@ -287,9 +287,15 @@ class DrQV2Policy(nn.Module):
         return features
 
     @torch.no_grad()
+    def means(self, observation: Mapping[str, Any]) -> Tensor:
+        """The means of the action before the tanh: ``(B, A)``."""
+        means: Tensor = self.actor(self.encode(observation), self.state_of(observation))
+        return means
+
+    @torch.no_grad()
     def act(self, observation: Mapping[str, Any]) -> Tensor:
         """The deterministic action, tanh of the mean: ``(B, A)`` in (-1, 1)."""
-        return torch.tanh(self.actor(self.encode(observation), self.state_of(observation)))
+        return torch.tanh(self.means(observation))
 
     @torch.no_grad()
     def q_values(self, observation: Mapping[str, Any], action: Any) -> Tensor:

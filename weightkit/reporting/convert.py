@@ -52,6 +52,8 @@ def convert_text(report: Report) -> str:
         lines += ["", f"not carried over: {beside} (beside the tensors in the source)"]
     lines += _reasons("dropped", facts["dropped"])
     lines += _reasons("second name", {name: f"{item['why']}" for name, item in facts["second_names"].items()})
+    lines += _outputs(facts.get("function_check"))
+    lines += _handed(facts.get("conventions"))
     notes = findings_text(report, least=Severity.INFO)
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
@@ -64,3 +66,29 @@ def _reasons(word: str, reasons: dict[str, str]) -> list[str]:
     for why, names in by_reason.items():
         lines += ["", f"{word}: {len(names)} ({printable(why)})", *(f"  {printable(text)}" for text in fold(names))]
     return lines
+
+
+def _outputs(check: dict[str, Any] | None) -> list[str]:
+    """What the comparison of outputs gave, in a line."""
+    if check is None:
+        return []
+    if check["verdict"] != "equal":
+        return ["", f"outputs: {check['why']}"]
+    found = ", ".join(f"{output} {difference:.2g}" for output, difference in check["outputs"].items())
+    return ["", f"outputs: {check['why']} ({found}); fresh weights and a permuted layer were told apart"]
+
+
+def _handed(conventions: dict[str, Any] | None) -> list[str]:
+    """What the source's project hands to the policy, and the target's where that is another: no tensor says it."""
+    if not conventions:
+        return []
+    lines = [""]
+    sides = list(conventions.values())
+    for side, found in zip(("source", "target"), sides[:1] if len(sides) > 1 and _same(sides) else sides, strict=False):
+        lines.append(f"{side} ({found['layout']}): images {found['images']}; state {found['state']};")
+        lines.append(f"  action {found['action']}")
+    return lines
+
+
+def _same(sides: list[dict[str, Any]]) -> bool:
+    return {**sides[0], "layout": ""} == {**sides[1], "layout": ""}

@@ -17,6 +17,7 @@ from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Choices, identity_mapping
 from weightkit.core.rule import Mapping as Rules
+from weightkit.core.section import Section
 from weightkit.core.text import printable
 from weightkit.digest import tensor_digest
 from weightkit.engine.execution import Execution, check_source
@@ -51,7 +52,8 @@ class Conversion:
 
     ``architecture`` and its ``config`` are those of the target where they are known. ``keeps_metadata``: whether what
     stands beside the tensors goes along, which it does only where the names stay the source's own. ``options`` are
-    settings of the target layout, ``beside`` is what goes along with a known policy into any layout.
+    settings of the target layout, ``beside`` is what goes along with a known policy into any layout, ``acting`` are the
+    target's names that choosing an action reads.
     """
 
     source: Checkpoint
@@ -64,6 +66,7 @@ class Conversion:
     keeps_metadata: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, object] = field(default_factory=dict)
+    acting: frozenset[str] = frozenset()
 
     def execution(self, progress: Progress | None = None) -> Execution:
         """One application of the plan to the source."""
@@ -88,13 +91,15 @@ def plan_conversion(
     allow_missing: Iterable[str] | None = None,
     allow_lossy: bool = False,
     limits: Limits | None = None,
+    recognition: Recognition | None = None,
 ) -> Conversion:
     """Open ``source``, find out what it is, and plan its conversion. Reads specs only.
 
     The target is a known layout (``to``), what another checkpoint holds (``like``), what a mapping gives (``map``
     alone), or the source itself. ``map`` is a mapping's path, or a mapping; with ``to`` or ``like`` it says how names
-    change. ``config`` is the path of a train_config.json, or a configuration of the target's architecture. Raises
-    FormatError, ConfigError, RuleError, UsageError, and PlanError with every tensor that is not accounted for.
+    change. ``config`` is the path of a train_config.json, or a configuration of the target's architecture.
+    ``recognition`` is what the source is known to be; else that is found out. Raises FormatError, ConfigError,
+    RuleError, UsageError, and PlanError with every tensor that is not accounted for.
     """
     settings = parse_settings(set)
     if to is not None and like is not None:
@@ -114,7 +119,7 @@ def plan_conversion(
         allow_missing=tuple(allow_missing or ()),
         allow_lossy=allow_lossy,
     )
-    recognition = recognise(checkpoint, settings)
+    recognition = recognition or recognise(checkpoint, settings)
     if to is not None:
         found = _into_layout(checkpoint, recognition, to, from_, rules, config, settings, choices)
     elif like is not None:
@@ -180,7 +185,23 @@ def _of_plan(source: str | Path | Checkpoint, plan: Plan, limits: Limits | None)
     architecture = architecture_of_layout(plan.target_layout) if known else None
     findings = (*checkpoint.findings, *_notes(plan))
     keeps = plan.target_layout == AS_IT_IS
-    return Conversion(checkpoint, plan, findings, architecture=architecture, keeps_metadata=keeps)
+    if architecture is None or plan.config is None:
+        return Conversion(checkpoint, plan, findings, architecture=architecture, keeps_metadata=keeps)
+    config = architecture.config_from_dict(Section(plan.config, "the plan", "$.config"))
+    recognition = recognise(checkpoint)
+    name_of = native_names(architecture, plan.target_layout, config)
+    acting = frozenset(filter(None, map(name_of, architecture.target(config).acting)))
+    return Conversion(
+        checkpoint,
+        plan,
+        findings,
+        recognition,
+        architecture,
+        config,
+        recognition.layout if recognition is not None else None,
+        beside=recognition.beside if recognition is not None else {},
+        acting=acting,
+    )
 
 
 def _as_it_is(checkpoint: Checkpoint, recognition: Recognition | None, choices: Choices) -> Conversion:
@@ -316,7 +337,8 @@ def _into_layout(
     planned = _planned(
         checkpoint, plan, (*findings, *_notes(plan)), recognition, architecture, route.config, layout=layout
     )
-    return replace(planned, options=options, beside=recognition.beside if recognition is not None else {})
+    beside = recognition.beside if recognition is not None else {}
+    return replace(planned, options=options, beside=beside, acting=route.target.acting)
 
 
 def _options(

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from weightkit import __version__
+from weightkit.architectures import LAYOUTS
+from weightkit.architectures.own import BESIDE, CONFIG, POLICY, own_metadata
+from weightkit.architectures.routes import conventions_of
 from weightkit.atomic_file import write_atomically, write_directory_atomically
 from weightkit.core.jsonio import readable_json
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Mapping as Rules
+from weightkit.core.tensor import StateSpec
 from weightkit.core.text import printable
 from weightkit.engine.execution import Execution
 from weightkit.engine.forecast import peak_bytes
 from weightkit.errors import PlanError, UsageError, WriteError
 from weightkit.formats import Limits, writer_for
-from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS, is_ours
 from weightkit.verbs.conversion import Conversion, Progress, plan_conversion, replay, undo, with_digests
+from weightkit.verbs.folder import files_of, fill_folder, folder_of, is_ours, written_layout
+from weightkit.verbs.function_check import check_function, note_on, refuse_other_function
+from weightkit.verbs.outputs import Comparison
 
-OWN_METADATA = frozenset({"config", "lineage", "weightkit_version"})
+OWN_METADATA = frozenset({CONFIG, POLICY, BESIDE, "lineage", "weightkit_version"})
 _MOST_LEAVES = 1000
 _NOT_YET = "0" * 32
 """Stands where a digest will, so that a file's header has its size before the tensors are read."""
@@ -43,6 +50,7 @@ def convert(
     invert: str | Path | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    check: bool = True,
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -52,7 +60,8 @@ def convert(
     or the source of a saved plan (``invert``); with none of these the same names in another container. ``out`` ending
     in .safetensors, .pt or .npz is one file with configuration and lineage inside; without an ending it is a new
     directory; None is a name beside ``source``. ``adapt`` maps target patterns to adapters, or lists
-    ``PATTERN=ADAPTER`` texts. ``progress`` is told the bytes that are done, and all.
+    ``PATTERN=ADAPTER`` texts. ``check``: between known nets, compare the outputs of both before anything is written.
+    ``progress`` is told the bytes that are done, and all.
 
     Raises PlanError (nothing is written), FormatError, ConfigError, RuleError, UsageError, WriteError.
     """
@@ -65,8 +74,16 @@ def convert(
     path = Path(out) if out is not None else source.with_name(f"{source.stem}.{word}.safetensors")
     _check_ending(out)
     conversion = _conversion(source, wanted, plan, invert, limits)
+    comparison = check_function(conversion) if check else None
+    if comparison is not None:
+        refuse_other_function(comparison)
     return write_conversion(
-        conversion, path, force=force, inputs=_inputs(source, like, map, plan, invert), progress=progress
+        replace(conversion, findings=(*conversion.findings, *note_on(comparison))),
+        path,
+        comparison=comparison,
+        force=force,
+        inputs=_inputs(source, like, map, plan, invert),
+        progress=progress,
     )
 
 
@@ -122,6 +139,7 @@ def write_conversion(
     conversion: Conversion,
     path: Path,
     *,
+    comparison: Comparison | None = None,
     force: bool = False,
     inputs: Iterable[Path] = (),
     progress: Progress | None = None,
@@ -136,42 +154,44 @@ def write_conversion(
             raise WriteError(
                 f"{printable(str(path))}: is being read, or holds what is being read", hint="write elsewhere"
             )
-    if not path.suffix and plan.config is None:
-        raise UsageError(
-            f"{printable(str(path))}: a directory holds a policy's config.json, and this file is of no known policy",
-            hint="give a name that ends in .safetensors, .pt or .npz",
-        )
+    folder = None if path.suffix else folder_of(plan, conversion.options, conversion.beside)
     execution = conversion.execution(progress)
-    if path.suffix:
+    if folder is None:
         write_atomically(path, _writing_weights(conversion, execution, path), force=force, inputs=inputs)
-        return conversion_report(conversion, out=str(path), execution=execution)
+        return conversion_report(conversion, out=str(path), execution=execution, comparison=comparison)
 
-    def fill(folder: Path) -> None:
-        write_atomically(folder / WEIGHTS, _writing_weights(conversion, execution, folder / WEIGHTS))
-        documents = {
-            CONFIG: {VERSION_KEY: VERSION, **(plan.config or {})},
-            "plan.json": plan.to_dict(),
-            "report.json": conversion_report(conversion, out=str(path), execution=execution).to_dict(),
-        }
-        for name, document in documents.items():
-            write_atomically(folder / name, _writing(readable_json(document)))
+    def write_weights(file: Path, names: tuple[str, ...]) -> Callable[[BinaryIO], None]:
+        return _writing_weights(conversion, execution, file, names)
+
+    def report() -> Report:
+        found = conversion_report(conversion, out=str(path), execution=execution, comparison=comparison)
+        return found.replace(facts={**found.facts, "files": files_of(folder)})
+
+    def fill(place: Path) -> None:
+        fill_folder(place, folder, write_weights, plan=plan, report=lambda: report().to_dict())
 
     write_directory_atomically(path, fill, force=force, is_ours=is_ours)
-    return conversion_report(conversion, out=str(path), execution=execution)
+    return report()
 
 
-def _writing_weights(conversion: Conversion, execution: Execution, path: Path) -> Callable[[BinaryIO], None]:
-    """What writes the file ``path`` with all that comes out, its configuration and its lineage."""
+def _writing_weights(
+    conversion: Conversion, execution: Execution, path: Path, names: tuple[str, ...] | None = None
+) -> Callable[[BinaryIO], None]:
+    """What writes the file ``path``: all that comes out, or what ``names`` lists, with configuration and lineage."""
     write = writer_for(path)
+    produced = conversion.plan.produced
+    if names is not None:
+        produced = produced.only(name for name in produced if produced.canonical(name) in names)
 
     def write_all(file: BinaryIO) -> None:
-        lineage = _lineage(conversion)
+        lineage = _lineage(conversion, produced)
         metadata: dict[str, object] = {"weightkit_version": __version__, "lineage": lineage}
         if conversion.keeps_metadata:
             metadata = {**conversion.source.metadata, **metadata}
-        if conversion.plan.config is not None:
-            metadata["config"] = dict(conversion.plan.config)
-        write(file, _recorded(execution, lineage), spec=conversion.plan.produced, metadata=metadata)
+        metadata |= own_metadata(
+            conversion.plan.config, written_layout(conversion.plan), conversion.options, conversion.beside
+        )
+        write(file, _recorded(execution, lineage, produced), spec=produced, metadata=metadata)
 
     return write_all
 
@@ -183,32 +203,36 @@ def _writing(content: bytes) -> Callable[[BinaryIO], None]:
     return write
 
 
-def _recorded(execution: Execution, lineage: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+def _recorded(execution: Execution, lineage: dict[str, Any], produced: StateSpec) -> Iterable[tuple[str, Any]]:
     """The arrays; when the last was taken, ``lineage`` has their digests."""
-    yield from execution.arrays()
+    yield from execution.arrays(produced)
     rows: dict[str, dict[str, Any]] = lineage["tensors"]
     for step in execution.plan.steps:
-        before = [execution.source_digests[name] for name in step.sources]
         for target in step.targets:
-            rows[target] |= {"source_digests": before, "digest": execution.digests[target]}
+            if target in produced:
+                before = [execution.source_digests[name] for name in step.sources]
+                rows[target] |= {"source_digests": before, "digest": execution.digests[target]}
     for name, of in execution.plan.repeated.items():
-        rows[name] |= {"source_digests": rows[of]["source_digests"], "digest": execution.digests[name]}
+        if name in produced:
+            rows[name] |= {"source_digests": rows[of]["source_digests"], "digest": execution.digests[name]}
 
 
-def _lineage(conversion: Conversion) -> dict[str, Any]:
+def _lineage(conversion: Conversion, produced: StateSpec) -> dict[str, Any]:
     """Where each written tensor comes from, and what was done to it; digests come when it is done."""
     plan = conversion.plan
     rows: dict[str, dict[str, object]] = {}
     for step in plan.steps:
         for target in step.targets:
-            rows[target] = {
-                "sources": list(step.sources),
-                "ops": [str(op) for op in step.ops],
-                "source_digests": [_NOT_YET for _ in step.sources],
-                "digest": _NOT_YET,
-            }
+            if target in produced:
+                rows[target] = {
+                    "sources": list(step.sources),
+                    "ops": [str(op) for op in step.ops],
+                    "source_digests": [_NOT_YET for _ in step.sources],
+                    "digest": _NOT_YET,
+                }
     for name, of in plan.repeated.items():
-        rows[name] = dict(rows[of])
+        if name in produced:
+            rows[name] = dict(rows[of])
     return {
         "source": {"name": Path(conversion.source.path).name},
         "source_layout": conversion.source_layout,
@@ -223,7 +247,12 @@ def _lineage(conversion: Conversion) -> dict[str, Any]:
 
 
 def conversion_report(
-    conversion: Conversion, *, out: str | None, execution: Execution | None = None, plan_out: str | None = None
+    conversion: Conversion,
+    *,
+    out: str | None,
+    execution: Execution | None = None,
+    plan_out: str | None = None,
+    comparison: Comparison | None = None,
 ) -> Report:
     """What a conversion does with every tensor, with totals by group; digests where it was carried out."""
     plan = conversion.plan
@@ -289,15 +318,31 @@ def conversion_report(
         "repeated": dict(plan.repeated),
         "carried": leaves(beside) if conversion.keeps_metadata else [],
         "not_carried": [] if conversion.keeps_metadata else leaves(beside),
+        "conventions": _conventions(conversion),
+        "function_check": None if comparison is None else comparison.to_dict(),
     }
     findings = conversion.findings
-    if out is not None and not out.endswith(".pt"):
-        message = "it is written as a reference: readers other than weightkit see the tensor's first name only"
-        findings += tuple(
-            Finding("WK220", Severity.INFO, alias, f"a second name of {of!r}; {message}", "write a .pt for both names")
-            for alias, of in plan.produced.aliases.items()
-        )
+    aliases = plan.produced.aliases if out is not None and not out.endswith(".pt") else {}
+    if aliases:
+        name, of = next(iter(aliases.items()))
+        more = f", and there are {len(aliases) - 1} more such names" if len(aliases) > 1 else ""
+        message = f"a second name of {of!r}{more}; it is written as a reference: readers other than weightkit see the "
+        message += "tensor's first name only"
+        findings += (Finding("WK220", Severity.INFO, name, message, "write a .pt for both names"),)
     return Report("convert", findings, facts)
+
+
+def _conventions(conversion: Conversion) -> dict[str, object] | None:
+    """What is handed to the policy and taken from it, by the source's project and by the target's."""
+    architecture, config = conversion.architecture, conversion.config
+    if architecture is None or config is None:
+        return None
+    layouts = {"source": conversion.source_layout, "target": written_layout(conversion.plan)}
+    return {
+        side: {"layout": layout, **asdict(conventions_of(architecture, layout, config))}
+        for side, layout in layouts.items()
+        if layout in LAYOUTS
+    }
 
 
 def leaves(metadata: Mapping[str, object]) -> list[str]:

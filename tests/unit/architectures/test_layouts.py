@@ -119,9 +119,7 @@ def test_no_mutant_of_one_tensor_survives_the_way_back(layout: str, data: st.Dat
         make_plan(mutant, back.target, back.mapping)
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [(a, b) for a in SPOKES for b in SPOKES if LAYOUTS[a] == LAYOUTS[b]]
-)
+@pytest.mark.parametrize(("source", "target"), [(a, b) for a in SPOKES for b in SPOKES if LAYOUTS[a] == LAYOUTS[b]])
 @given(data=st.data(), seed=st.integers(0, 1000))
 def test_between_two_layouts_is_the_same_as_by_way_of_the_nets_names(
     source: str, target: str, data: st.DataObject, seed: int
