@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from math import log, log1p
 from typing import TYPE_CHECKING
 
-from weightkit.engine._suggestion_names import COPY, NameTree, Place, numbers_agree, path_tokens, role_of
+from weightkit.engine._suggestion_names import COPY, role_of
+from weightkit.engine._suggestion_tree import NameTree, Place, doubtful_names, numbers_agree, path_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ class Sides:
         self.source_names, self.target_names = list(source.module_of), list(target.module_of)
         self._source_index = {name: index for index, name in enumerate(self.source_names)}
         self._target_index = {name: index for index, name in enumerate(self.target_names)}
+        self._doubtful = doubtful_names(source, target)
         self._prepare_names()
         self._bags: dict[tuple[int, int], float] = {}
         self._chains: dict[tuple[int, int], float] = {}
@@ -79,6 +81,11 @@ class Sides:
         self._said, self._marks, self._place_of = said, marks, place
         self._weight, self._against = weight.astype(np.float32), against.astype(np.float32)
         self._alone = [matrix @ self._against for matrix in marks]
+
+    def same_name(self, source: str, target: str) -> bool:
+        """Whether two tensors are called the same, and by a name that tells them from their twins."""
+        text = self.source.stripped[source]
+        return text == self.target.stripped[target] and text not in self._doubtful
 
     def shared_words(self, source: str, target: str) -> list[str]:
         """The words that two names share, the most telling first."""
@@ -193,7 +200,11 @@ class Sides:
         place = {self.target.stripped[name]: column for column, name in enumerate(targets)}
         for row, name in enumerate(sources):
             column = place.get(self.source.stripped[name])
-            if column is not None and numbers_agree(self.source, name, self.target, targets[column]):
+            if (
+                column is not None
+                and self.same_name(name, targets[column])
+                and numbers_agree(self.source, name, self.target, targets[column])
+            ):
                 found[row, column] += _SAME_NAME
         if self.votes is not None:
             modules_here = [self.source.module_of[name] for name in sources]

@@ -14,9 +14,10 @@ from math import exp
 from typing import TYPE_CHECKING, Literal
 
 from weightkit.engine._suggestion_assignment import assign
-from weightkit.engine._suggestion_names import name_tree, role_of, stripped_names
+from weightkit.engine._suggestion_names import role_of, stripped_names
 from weightkit.engine._suggestion_scores import Sides
 from weightkit.engine._suggestion_shapes import adaptable, choices_between, layout_doubt, undecided_layouts
+from weightkit.engine._suggestion_tree import depths_agree, name_tree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,8 @@ _MOST = 0.99
 _EQUAL_CONTENT = 0.999
 _MOST_ADAPTED = 0.85
 _MOST_ADAPTED_SAME_NAME = 0.95
+_MOST_OTHER_DEPTH = 0.85
+_OTHER_DEPTH = "numbered in stacks of different depth"
 _NOISE = 1.0
 """Assignments whose scores differ by less are as good as each other."""
 _LEADS = 0.95
@@ -101,7 +104,7 @@ def suggest_pairs(
         one: _by_content(one, other, source[one], target[other]) for one, other in same_content.items()
     }
     _pair_alike(found, sides, source, target, contents, settled=set(same_content))
-    leads = {pair.source: pair.target for pair in found.values() if pair.confidence >= _LEADS}
+    leads = {pair.source: pair.target for pair in found.values() if pair.target and pair.confidence >= _LEADS}
     if leads and len(leads) < len(here):
         sides.take_votes(leads)
         _pair_alike(found, sides, source, target, contents, settled=set(leads))
@@ -187,12 +190,15 @@ def _pair_alike(
                 continue
             best = targets[chosen[row]] if chosen[row] >= 0 else ""
             candidates = tuple(targets[column] for column in columns)
-            margin = margins[row]
-            if best and sides.source.stripped[name] != sides.target.stripped[best]:
-                margin *= trust
-            found[name] = _judged(name, best, candidates, confidence(margin))
-            if best:
-                found[name] = replace(found[name], adapters=choices_between(source[name], target[best]))
+            if not best:
+                found[name] = _judged(name, best, candidates, confidence(margins[row]))
+                continue
+            same_name = sides.same_name(name, best)
+            how_sure = confidence(margins[row] if same_name else margins[row] * trust)
+            comparable = same_name or depths_agree(sides.source, name, sides.target, best)
+            pair = _judged(name, best, candidates, how_sure if comparable else min(how_sure, _MOST_OTHER_DEPTH))
+            said = () if comparable else (_OTHER_DEPTH,)
+            found[name] = replace(pair, evidence=said, adapters=choices_between(source[name], target[best]))
 
 
 def _by_role(groups: Iterable[tuple[list[str], list[str]]]) -> Iterator[tuple[list[str], list[str]]]:
@@ -291,8 +297,7 @@ def _pair_adapted(found: dict[str, Suggested], sides: Sides, source: StateSpec, 
             if chosen[row] < 0:
                 continue
             best = targets[chosen[row]]
-            same_name = sides.source.stripped[name] == sides.target.stripped[best]
-            most = _MOST_ADAPTED_SAME_NAME if same_name else _MOST_ADAPTED
+            most = _MOST_ADAPTED_SAME_NAME if sides.same_name(name, best) else _MOST_ADAPTED
             candidates = tuple(targets[column] for column in options[row] if column >= 0)
             pair = _judged(name, best, candidates, min(most, confidence(margins[row])))
             ways = choices_between(source[name], target[best])

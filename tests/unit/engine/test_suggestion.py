@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -314,6 +315,32 @@ def test_a_net_and_its_averaged_copy_are_ambiguous_unless_a_name_says_so() -> No
     assert proposed(said)["critic_target.2.weight"] == "value_ema.2.weight"
 
 
+def encoders(*names: str) -> StateSpec:
+    return named({f"model.{name}.layers.{i}.weight": (4, 4) for name in names for i in range(2)})
+
+
+@pytest.mark.parametrize("more", ["vae_encoder", "style.posterior.encoder"])
+def test_a_bare_name_does_not_decide_where_each_side_has_a_twin_under_a_longer_one(more: str) -> None:
+    found = suggest_pairs(encoders("encoder", "transformer.encoder"), encoders("encoder", more))
+    assert not found.standing("sure")
+    assert len(found.standing("ambiguous")) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("transformer.encoder", "transformer.inner.encoder"),
+        ("encoder_target", "encoder_ema"),
+        ("encoder_target", "encoder_old"),
+        ("transformer.encoder", "style.encoder"),
+    ],
+)
+def test_a_bare_name_decides_where_the_twins_are_called_alike(one: str, other: str) -> None:
+    found = suggest_pairs(encoders("encoder", one), encoders("encoder", other))
+    assert len(found.standing("sure")) == 4
+    assert all((one in pair.source) == (other in pair.target) for pair in found.pairs)
+
+
 def test_equal_content_decides_between_twins_and_what_stands_beside_follows() -> None:
     one, other = critics("qs.0", "qs.1"), critics("Q1", "Q2")
     here = {"critic.qs.0.0.weight": "a", "critic.qs.1.0.weight": "b", "critic.qs.0.0.bias": "0"}
@@ -353,6 +380,54 @@ def test_where_tensors_are_missing_here_and_there_structure_is_hardly_believed()
             counts[0] += sure
             counts[1] += right
     assert counts[1] >= LEAST_PRECISION * counts[0], counts
+
+
+# ---- depth
+
+
+def stack(name: str, *widths: int) -> dict[str, tuple[int, ...]]:
+    """Linear layers in a row, with gaps for what has no weights."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, (width, out) in enumerate(pairwise(widths)):
+        shapes |= {f"{name}.{2 * i}.weight": (out, width), f"{name}.{2 * i}.bias": (out,)}
+    return shapes
+
+
+@pytest.mark.parametrize("widths", [(9, 6, 4), (9, 6, 6, 6, 4)])
+@pytest.mark.parametrize("name", ["actor.trunk", "net"])
+def test_of_stacks_of_different_depth_only_the_beginning_is_sure(widths: tuple[int, ...], name: str) -> None:
+    one, other = named(stack("policy.latent", 9, 6, 6, 4)), named(stack(name, *widths))
+    for source, target in ((one, other), (other, one)):
+        assert all(".0." in here and ".0." in there for here, there in proposed(suggest_pairs(source, target)).items())
+    one = named(stack("policy.latent", 9, 6, 6, 6) | {"policy.head.weight": (3, 6)})
+    other = named(stack("policy.trunk", 9, 6, 6) | {"policy.head.weight": (3, 6)})
+    found = proposed(suggest_pairs(one, other))
+    assert found["policy.latent.0.weight"] == "policy.trunk.0.weight"
+    assert not any(".2." in here or ".4." in here for here in found)
+
+
+def test_of_stacks_of_different_depth_what_both_call_the_same_is_sure() -> None:
+    one, other = named(stack("policy.latent", 9, 6, 6, 4)), named(stack("policy.latent", 9, 6, 6, 6, 4))
+    found = proposed(suggest_pairs(one, other))
+    assert {name: name for name in ("policy.latent.0.weight", "policy.latent.2.weight")}.items() <= found.items()
+    assert all(here == there for here, there in found.items())
+
+
+def test_a_layer_by_itself_is_none_of_several() -> None:
+    one, other = named(stack("actor.latent", 6, 6, 6, 6)), named(stack("pi.latent", 6, 6))
+    assert not proposed(suggest_pairs(one, other))
+    doubted = suggest_pairs(named(stack("a.latent", 9, 6, 4)), named(stack("b.latent", 6, 4))).pairs
+    assert all(pair.standing != "sure" for pair in doubted)
+    assert any("numbered in stacks of different depth" in pair.evidence for pair in doubted)
+
+
+def test_blocks_that_are_counted_through_here_and_by_stages_there_go_by_their_contents() -> None:
+    one, other = {}, {}
+    for number, width in enumerate((3, 4, 5, 6, 7, 8)):
+        for shapes, block in ((one, f"net.blocks.{number}"), (other, f"net.stages.{number // 2}.{number % 2}")):
+            shapes |= {f"{block}.narrow.weight": (width, 2 * width), f"{block}.wide.weight": (2 * width, width)}
+    found = proposed(suggest_pairs(named(one), named(other)))
+    assert found == dict(zip(one, other, strict=True))
 
 
 # ---- shapes
@@ -400,6 +475,20 @@ def test_wrappers_are_no_difference() -> None:
 def test_a_name_with_and_without_a_wrapper_in_one_file_stay_two() -> None:
     one = state(_orig_mod__a__weight=(3, 2), a__weight=(3, 2))
     assert len(suggest_pairs(one, one).standing("sure")) == 2
+
+
+@pytest.mark.parametrize("scheme", ["{}_proj", "to_{}", "{}_lin", "W_{}"])
+def test_beside_a_query_and_a_key_a_value_is_no_critic(scheme: str) -> None:
+    words = {"query": "q", "key": "k", "value": "v"}
+    one = named({f"layer.{i}.attention.self.{word}.weight": (6, 6) for i in range(3) for word in words})
+    pairs = {name: re.sub(r"self\.(\w+)", lambda m: scheme.format(words[m[1]]), name) for name in one}
+    found = proposed(suggest_pairs(one, renamed(one, pairs.__getitem__)))
+    assert found == pairs
+
+
+def test_a_segment_of_one_letter_and_a_number_is_a_name_like_any_other() -> None:
+    one = state(s1__b1__conv__weight=(4, 3, 3, 3), s2__b1__conv__weight=(5, 4, 3, 3), s__weight=(2, 5))
+    assert proposed(suggest_pairs(one, renamed(one, lambda name: f"model.{name}"))) == {n: f"model.{n}" for n in one}
 
 
 def test_a_lone_scalar_is_not_paired_for_its_shape_alone() -> None:
