@@ -15,7 +15,7 @@ from torch import Tensor
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 SNAPSHOT = FIXTURES / "best_snapshot.pt"
 TEXT_SUFFIXES = {".md", ".py"}
-TOTAL_LIMIT_BYTES = 8_000_000
+TOTAL_LIMIT_BYTES = 12_000_000
 ROW = re.compile(r"^\| `(?P<name>[^`]+)` \| (?P<size>[\d,]+) \| `(?P<sha256>[0-9a-f]{64})` \|$", re.MULTILINE)
 STACKED = {
     "encoder.convs_per_cam.0.0.weight": [16, 3, 3, 3],

@@ -26,29 +26,54 @@ LAYOUTS: dict[str, str] = {
 is ``layouts.<name with _>.LAYOUT`` in the architecture's folder."""
 
 
+def known_architectures() -> dict[str, str]:
+    """Architecture name -> its folder: ours, and those of other installed packages."""
+    from weightkit.architectures.plugins import plugins
+
+    return {**plugins().architectures, **ARCHITECTURES}
+
+
+def known_layouts() -> dict[str, str]:
+    """Layout name -> architecture: ours, and those of other installed packages."""
+    from weightkit.architectures.plugins import plugins
+
+    return {**plugins().layouts, **LAYOUTS}
+
+
 def architecture_named(name: str) -> Architecture:
     """The architecture called ``name``. Raises UsageError that lists those there are."""
-    if name not in ARCHITECTURES:
-        raise _unknown("architecture", name, ARCHITECTURES)
+    if name not in ARCHITECTURES and name not in known_architectures():
+        raise _unknown("architecture", name, known_architectures())
     implementation: Architecture = _module(name, "architecture").ARCHITECTURE
     return implementation
 
 
 def architecture_of_layout(layout: str) -> Architecture:
     """The architecture whose tensors ``layout`` names. Raises UsageError that lists the layouts there are."""
-    if layout not in LAYOUTS:
-        raise _unknown("layout", layout, LAYOUTS)
-    return architecture_named(LAYOUTS[layout])
+    return architecture_named(architecture_name_of(layout))
+
+
+def architecture_name_of(layout: str) -> str:
+    """The name of the architecture whose tensors ``layout`` names. Raises UsageError that lists the layouts."""
+    if layout in LAYOUTS:
+        return LAYOUTS[layout]
+    found = known_layouts()
+    if layout not in found:
+        raise _unknown("layout", layout, found)
+    return found[layout]
 
 
 def layout_named(name: str) -> Layout | None:
     """The layout called ``name``; None for an architecture's own. Raises UsageError that lists those there are."""
-    if name not in LAYOUTS:
-        raise _unknown("layout", name, LAYOUTS)
-    architecture = LAYOUTS[name]
+    architecture = architecture_name_of(name)
     if name == architecture:
         return None
-    layout: Layout = _module(architecture, f"layouts.{name.replace('-', '_')}").LAYOUT
+    if name not in LAYOUTS:
+        from weightkit.architectures.plugins import plugins
+
+        layout: Layout = plugins().objects[name]
+    else:
+        layout = _module(architecture, f"layouts.{name.replace('-', '_')}").LAYOUT
     return layout
 
 
@@ -66,18 +91,51 @@ def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None)
             recognition = found.recognise(checkpoint, settings or {}) if found is not None else None
             if recognition is not None:
                 return recognition
+    if _may_have_plugins():
+        from weightkit.architectures.plugins import recognise_by_plugins
+
+        return recognise_by_plugins(checkpoint, settings or {})
     return None
+
+
+def is_layout(name: str) -> bool:
+    """Whether a layout is called so."""
+    return name in LAYOUTS or name in known_layouts()
 
 
 def grouping(architecture: str) -> Callable[[str], str]:
     """The function that gives the group of a tensor of ``architecture`` by its name."""
+    if architecture not in ARCHITECTURES:
+        return architecture_named(architecture).group_of
     group_of: Callable[[str], str] = _module(architecture, "recognise").group_of
     return group_of
 
 
+def _may_have_plugins() -> bool:
+    """Whether an installed package may add to these tables: a look at file names that costs less than `importlib`."""
+    import os
+    import sys
+
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith((".dist-info", ".egg-info")):
+                try:
+                    with open(os.path.join(folder, name, "entry_points.txt"), encoding="utf-8") as file:
+                        if "[weightkit." in file.read():
+                            return True
+                except (OSError, ValueError):
+                    continue
+    return False
+
+
 def _module(name: str, module: str) -> Any:
     """A module of the architecture called ``name``."""
-    return __import__(f"{ARCHITECTURES[name]}.{module}", fromlist=[module])
+    folder = ARCHITECTURES.get(name) or known_architectures()[name]
+    return __import__(f"{folder}.{module}", fromlist=[module])
 
 
 def _unknown(what: str, name: str, table: Mapping[str, str]) -> UsageError:

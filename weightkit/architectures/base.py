@@ -122,6 +122,7 @@ class Layout(Protocol):
     """
 
     name: str
+    architecture: str
     title: str
     options: NameMap[str, str]
     """``--set`` keys that are about the layout and not the net, with what each means."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from weightkit.architectures import ARCHITECTURES, LAYOUTS, architecture_named, layout_named
+from weightkit.architectures import architecture_name_of, architecture_named, is_layout, layout_named
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.report import Finding, Severity
@@ -39,7 +39,9 @@ def recognise_own(checkpoint: Checkpoint) -> Recognition | None:
     values = document.get("config")
     name = values.get("type") if isinstance(values, dict) else None
     layout = document.get("layout", name)
-    if not isinstance(values, dict) or name not in ARCHITECTURES or LAYOUTS.get(str(layout)) != name:
+    if not isinstance(values, dict) or not isinstance(name, str) or not is_layout(str(layout)):
+        return None
+    if architecture_name_of(str(layout)) != name:
         return None
     architecture = architecture_named(str(name))
     config: Any = None

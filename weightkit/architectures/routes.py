@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping as NameMap
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,6 +65,14 @@ def native_names(architecture: Architecture, layout: str, config: Any) -> NameOf
     """What gives a tensor of the net its name in ``layout``."""
     found = layout_named(layout)
     return same_name if found is None else backwards(found.mapping(config), architecture.target(config).lists)
+
+
+def groups_by_name(architecture: Architecture, layout: str, config: Any) -> Callable[[str], str]:
+    """What gives the group of a tensor of ``layout``: that of the net's own tensor, whatever the project calls it."""
+    native = architecture.target(config)
+    name_of = native_names(architecture, layout, config)
+    groups = {name_of(name): architecture.group_of(name) for name in native.state}
+    return lambda name: groups.get(name) or architecture.group_of(name)
 
 
 def conventions_of(architecture: Architecture, layout: str, config: Any) -> Conventions:

@@ -18,6 +18,7 @@ from weightkit.core.report import Report
 @click.option("--from", "from_", metavar="LAYOUT", help="The source's layout, where it is not recognised.")
 @click.option("--map", metavar="M.toml", type=click.Path(), help="A mapping of your own: docs/mapping.md.")
 @click.option("--like", metavar="FILE", type=click.Path(), help="Into the names, shapes and dtypes that FILE has.")
+@click.option("--policy", metavar="PKG.MOD:FACTORY", help="Into the names of a net that your own code builds.")
 @options.config_path
 @options.set_values
 @options.adapt
@@ -65,7 +66,7 @@ def command(
             with ProgressBar(word, source) as progress:
                 return do(source, out=out, force=force, progress=progress, **wanted, **options_given)
         except PlanError as error:
-            goal = next(filter(None, map(wanted.get, ("to", "like", "map", "plan", "invert"))), "a copy")
+            goal = next(filter(None, map(wanted.get, ("to", "like", "policy", "map", "plan", "invert"))), "a copy")
             return refusal_report(error, source, goal)
 
     emit("convert", as_json, make, convert_text)

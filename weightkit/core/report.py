@@ -64,6 +64,7 @@ CODES: dict[str, str] = {
     "WK114": "names carry the prefix of a wrapper",
     "WK115": "the file holds code that was left alone",
     "WK116": "the file holds bytes of tensors that no listed tensor lies on",
+    "WK117": "a plugin of another package is not used",
     "WK201": "a source tensor is not accounted for",
     "WK202": "a target tensor is not accounted for",
     "WK203": "two sources claim one target",

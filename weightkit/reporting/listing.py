@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from weightkit.core.report import Report
-from weightkit.reporting.text import table
+from weightkit.reporting.text import findings_text, table
 
 
 def layouts_text(report: Report) -> str:
-    """One line a layout."""
+    """One line a layout, then the settings that are a layout's own, then what went wrong with a plugin."""
     facts: dict[str, Any] = dict(report.facts)
-    rows: list[list[object]] = [["layout", "architecture", "convert --from", "convert --to"]]
-    rows += [[r["name"], r["architecture"], _mark(r["read"]), _mark(r["written"])] for r in facts["layouts"]]
-    return "\n".join(table(rows))
+    rows: list[list[object]] = [["layout", "architecture", "whose names", "from"]]
+    rows += [[r["name"], r["architecture"], r["title"], r["from"]] for r in facts["layouts"]]
+    every = "each converts to and from every other of its architecture, where both can express the net"
+    lines = [*table(rows), "", every]
+    for row in facts["layouts"]:
+        lines += [f"  --to {row['name']} --set {key}=...: {what}" for key, what in row["options"].items()]
+    if report.findings:
+        lines += ["", *findings_text(report)]
+    return "\n".join(lines)
 
 
 def formats_text(report: Report) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from weightkit.architectures import ARCHITECTURES, architecture_named
+from weightkit.architectures import architecture_named, known_architectures
 from weightkit.architectures.base import Architecture
 from weightkit.core.jsonio import parse_json
 from weightkit.core.section import Section
@@ -41,9 +41,10 @@ def architecture_of_config(root: Section) -> Architecture:
     """The architecture that ``policy.type`` names. Raises ConfigError where none is called so."""
     policy = root.section("policy")
     kind = policy.text("type")
-    if kind not in ARCHITECTURES:
+    known = known_architectures()
+    if kind not in known:
         raise ConfigError(
-            f"{policy.where('type')}: no architecture is called {kind!r}", hint=f"known: {', '.join(ARCHITECTURES)}"
+            f"{policy.where('type')}: no architecture is called {kind!r}", hint=f"known: {', '.join(known)}"
         )
     return architecture_named(kind)
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from weightkit.architectures import LAYOUTS, architecture_of_layout, layout_named, recognise
+from weightkit.architectures import (
+    architecture_name_of,
+    architecture_of_layout,
+    is_layout,
+    known_layouts,
+    layout_named,
+    recognise,
+)
 from weightkit.architectures.base import Architecture
 from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.routes import conventions_of, find_route, native_names
@@ -38,6 +45,7 @@ from weightkit.errors import (
 from weightkit.formats import Limits, open_checkpoint
 from weightkit.mapping_file import read_mapping
 from weightkit.verbs.configure import architecture_of_config, parse_settings, read_train_config
+from weightkit.verbs.sync_target import sync_target
 
 AS_IT_IS = "as it is"
 """The target layout of a conversion that keeps every name."""
@@ -83,6 +91,7 @@ def plan_conversion(
     to: str | None = None,
     from_: str | None = None,
     like: str | Path | None = None,
+    policy: str | None = None,
     map: str | Path | Rules | None = None,
     config: str | Path | Any = None,
     set: Mapping[str, str] | Iterable[str] | None = None,
@@ -95,15 +104,18 @@ def plan_conversion(
 ) -> Conversion:
     """Open ``source``, find out what it is, and plan its conversion. Reads specs only.
 
-    The target is a known layout (``to``), what another checkpoint holds (``like``), what a mapping gives (``map``
-    alone), or the source itself. ``map`` is a mapping's path, or a mapping; with ``to`` or ``like`` it says how names
-    change. ``config`` is the path of a train_config.json, or a configuration of the target's architecture.
-    ``recognition`` is what the source is known to be; else that is found out. Raises FormatError, ConfigError,
-    RuleError, UsageError, and PlanError with every tensor that is not accounted for.
+    The target is a known layout (``to``), what another checkpoint holds (``like``), the net that ``pkg.mod:factory``
+    builds (``policy``), what a mapping gives (``map`` alone), or the source itself. ``map`` is a mapping's path, a
+    mapping, or the name under which an installed package has one; beside another target it says how names change.
+    ``config`` is the path of a train_config.json, or a configuration of the target's architecture. ``recognition`` is
+    what the source is known to be; else that is found out. Raises FormatError, ConfigError, RuleError, UsageError, and
+    PlanError with every tensor that is not accounted for.
     """
     settings = parse_settings(set)
-    if to is not None and like is not None:
-        raise UsageError("--to and --like both say what the target is: give one of them")
+    goals = {"--to": to, "--like": like, "--policy": policy}
+    given = [option for option, goal in goals.items() if goal is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} each say what the target is: give one of them")
     if to is None and (config is not None or settings):
         raise UsageError("--config_path and --set say what the target is, but no --to LAYOUT is given")
     for layout in (to, from_):
@@ -112,7 +124,7 @@ def plan_conversion(
     limits = limits or Limits()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, limits)
     _refuse_unsafe(checkpoint)
-    rules = map if map is None or isinstance(map, Rules) else read_mapping(Path(map))
+    rules = map if map is None or isinstance(map, Rules) else _read_mapping(map)
     choices = Choices(
         adapt=tuple(parse_adapter(text) for text in _adapter_texts(adapt)),
         drop=tuple(drop or ()),
@@ -122,6 +134,8 @@ def plan_conversion(
     recognition = recognition or recognise(checkpoint, settings)
     if to is not None:
         found = _into_layout(checkpoint, recognition, to, from_, rules, config, settings, choices)
+    elif policy is not None:
+        found = _into_policy(checkpoint, recognition, policy, rules, choices)
     elif like is not None:
         found = _like(checkpoint, recognition, open_checkpoint(like, limits), rules, choices)
     elif rules is not None:
@@ -181,7 +195,7 @@ def _of_plan(source: str | Path | Checkpoint, plan: Plan, limits: Limits | None)
     _refuse_unsafe(checkpoint)
     check_source(plan, checkpoint.state)
     _refuse_not_dense(checkpoint, plan)
-    known = plan.target_layout in LAYOUTS
+    known = is_layout(plan.target_layout)
     architecture = architecture_of_layout(plan.target_layout) if known else None
     findings = (*checkpoint.findings, *_notes(plan))
     keeps = plan.target_layout == AS_IT_IS
@@ -260,6 +274,21 @@ def _like(
     return _planned(checkpoint, plan, (*findings, *_notes(plan)), recognition, architecture, config)
 
 
+def _into_policy(
+    checkpoint: Checkpoint, recognition: Recognition | None, policy: str, rules: Rules | None, choices: Choices
+) -> Conversion:
+    """Into the names, shapes and dtypes of a net that the user's own code builds; its acting path is what it reads."""
+    from weightkit.sync.read_set import read_set
+    from weightkit.torch_state import state_spec
+
+    built = sync_target(arch=None, policy=policy, config_path=None, settings={})
+    with built.acting_on(None):
+        acting = read_set(built.policy, built.act, built.probes)
+    target = ConversionTarget(f"that of {policy}", state_spec(built.policy), acting=acting)
+    plan = make_plan(checkpoint.state, target, rules or identity_mapping("source"), choices)
+    return _planned(checkpoint, plan, (*checkpoint.findings, *_notes(plan)), recognition)
+
+
 def _planned(
     checkpoint: Checkpoint,
     plan: Plan,
@@ -310,9 +339,9 @@ def _into_layout(
     elif layout is None:
         raise UnknownFormat(
             f"{printable(checkpoint.path)}: no layout is recognised in its {len(checkpoint.state)} tensors",
-            hint=f"name it with --from: {', '.join(LAYOUTS)}, or say how names change: --map M.toml",
+            hint=f"name it with --from: {', '.join(known_layouts())}, or say how names change: --map M.toml",
         )
-    elif LAYOUTS[layout] != architecture.name:
+    elif architecture_name_of(layout) != architecture.name:
         raise _other_net(checkpoint, layout, to)
     options, settings = _options(to, recognition, settings)
     wanted = _target_config(architecture, recognition, config, settings)
@@ -355,9 +384,9 @@ def _options(
 
 
 def _other_net(checkpoint: Checkpoint, layout: str, to: str) -> PlanError:
-    source, target = LAYOUTS[layout], LAYOUTS[to]
+    source, target = architecture_name_of(layout), architecture_name_of(to)
     message = f"the source is {layout!r}, a {source} policy: no {target} net computes what it does"
-    hint = f"layouts of a {source} policy: {', '.join(name for name, of in LAYOUTS.items() if of == source)}"
+    hint = f"layouts of a {source} policy: {', '.join(name for name, of in known_layouts().items() if of == source)}"
     finding = Finding("WK204", Severity.ERROR, printable(checkpoint.path), message, hint)
     return PlanError(message, report=Report("plan", (finding,), exit_code=1), hint=hint)
 
@@ -373,6 +402,16 @@ def _conventions(architecture: Architecture, layout: str | None, to: str, config
     message = f"images: {layout} takes {theirs.images}; {to} takes {ours.images}"
     severity = Severity.INFO if mild else Severity.WARNING
     return [Finding("WK221", severity, "observation.images", message, "check what your code hands to the policy")]
+
+
+def _read_mapping(given: str | Path) -> Rules:
+    """The mapping in a file, or the one that an installed package calls so."""
+    path = Path(given)
+    if not path.suffix and not path.exists():
+        from weightkit.architectures.plugins import mapping_named
+
+        path = mapping_named(str(given)) or path
+    return read_mapping(path)
 
 
 def _refuse_unsafe(checkpoint: Checkpoint) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from weightkit import __version__
-from weightkit.architectures import LAYOUTS
+from weightkit.architectures import is_layout
 from weightkit.architectures.own import BESIDE, CONFIG, POLICY, own_metadata
-from weightkit.architectures.routes import conventions_of
+from weightkit.architectures.routes import conventions_of, groups_by_name
 from weightkit.atomic_file import write_atomically, write_directory_atomically
 from weightkit.core.jsonio import readable_json
 from weightkit.core.report import Finding, Report, Severity
@@ -39,6 +39,7 @@ def convert(
     to: str | None = None,
     from_: str | None = None,
     like: str | Path | None = None,
+    policy: str | None = None,
     map: str | Path | Rules | None = None,
     config: str | Path | None = None,
     set: Mapping[str, str] | Iterable[str] | None = None,
@@ -56,20 +57,22 @@ def convert(
 ) -> Report:
     """Convert a checkpoint and write it whole, or not at all.
 
-    The target: a layout (``to``), what another file holds (``like``), what a mapping gives (``map``), a saved ``plan``,
-    or the source of a saved plan (``invert``); with none of these the same names in another container. ``out`` ending
-    in .safetensors, .pt or .npz is one file with configuration and lineage inside; without an ending it is a new
-    directory; None is a name beside ``source``. ``adapt`` maps target patterns to adapters, or lists
-    ``PATTERN=ADAPTER`` texts. ``check``: between known nets, compare the outputs of both before anything is written.
-    ``progress`` is told the bytes that are done, and all.
+    The target: a layout (``to``), what another file holds (``like``), the net that the user's code ``pkg.mod:factory``
+    builds (``policy``), what a mapping gives (``map``), a saved ``plan``, or the source of a saved plan (``invert``);
+    with none of these the same names in another container. ``out`` ending in .safetensors, .pt or .npz is one file with
+    configuration and lineage inside; without an ending it is a new directory, as the target's project keeps it; None is
+    a name beside ``source``. ``adapt`` maps target patterns to adapters, or lists ``PATTERN=ADAPTER`` texts. ``check``:
+    between known nets, compare the outputs of both before anything is written. ``progress`` is told the bytes that are
+    done, and all.
 
     Raises PlanError (nothing is written), FormatError, ConfigError, RuleError, UsageError, WriteError.
     """
     wanted: dict[str, Any] = {
-        "to": to, "from_": from_, "like": like, "map": map, "config": config, "set": set, "adapt": adapt, "drop": drop,
-        "allow_missing": allow_missing, "allow_lossy": allow_lossy,
+        "to": to, "from_": from_, "like": like, "policy": policy, "map": map, "config": config, "set": set,
+        "adapt": adapt, "drop": drop, "allow_missing": allow_missing, "allow_lossy": allow_lossy,
     }  # fmt: skip
-    word = to or ("like" if like else "mapped" if map else "replayed" if plan else "inverted" if invert else "copy")
+    words = {"like": like or policy, "mapped": map, "replayed": plan, "inverted": invert, "copy": True}
+    word = to or next(word for word, given in words.items() if given)
     source = Path(source)
     path = Path(out) if out is not None else source.with_name(f"{source.stem}.{word}.safetensors")
     _check_ending(out)
@@ -257,7 +260,7 @@ def conversion_report(
     """What a conversion does with every tensor, with totals by group; digests where it was carried out."""
     plan = conversion.plan
     plan_digest = plan.digest  # which takes memory for a moment, so before the rows
-    group_of = conversion.architecture.group_of if conversion.architecture else lambda name: name.split(".", 1)[0]
+    group_of = _grouping(conversion)
     groups: dict[str, dict[str, int]] = {}
 
     def group(name: str) -> dict[str, int]:
@@ -332,6 +335,18 @@ def conversion_report(
     return Report("convert", findings, facts)
 
 
+def _grouping(conversion: Conversion) -> Callable[[str], str]:
+    """What gives the group of a tensor that is written."""
+    architecture, layout = conversion.architecture, written_layout(conversion.plan)
+    if architecture is None:
+        return lambda name: name.split(".", 1)[0]
+    if conversion.config is None or not is_layout(layout):
+        return architecture.group_of
+    group_of = groups_by_name(architecture, layout, conversion.config)
+    aliases = conversion.plan.target
+    return lambda name: group_of(aliases.canonical(name))
+
+
 def _conventions(conversion: Conversion) -> dict[str, object] | None:
     """What is handed to the policy and taken from it, by the source's project and by the target's."""
     architecture, config = conversion.architecture, conversion.config
@@ -341,7 +356,7 @@ def _conventions(conversion: Conversion) -> dict[str, object] | None:
     return {
         side: {"layout": layout, **asdict(conventions_of(architecture, layout, config))}
         for side, layout in layouts.items()
-        if layout in LAYOUTS
+        if layout is not None and is_layout(layout)
     }
 
 

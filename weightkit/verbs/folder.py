@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from weightkit.architectures import LAYOUTS, architecture_of_layout, layout_named
+from weightkit.architectures import architecture_of_layout, is_layout, layout_named
 from weightkit.architectures.base import Folder
 from weightkit.architectures.beside import array_of_json
 from weightkit.atomic_file import write_atomically
@@ -37,7 +37,7 @@ WriteWeights = Callable[[Path, "tuple[str, ...]"], Callable[[BinaryIO], None]]
 def folder_of(plan: Plan, options: Mapping[str, str], beside: Mapping[str, object]) -> Folder:
     """What the folder of a converted policy holds. Raises UsageError where the layout's project has no such folder."""
     names = tuple(plan.produced.unique())
-    if plan.config is None or written_layout(plan) not in LAYOUTS:
+    if plan.config is None or not is_layout(written_layout(plan)):
         raise UsageError(
             "a directory holds a policy's config.json, and this file is of no known policy",
             hint="give a name that ends in .safetensors, .pt or .npz",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from weightkit import __version__
-from weightkit.architectures import LAYOUTS
+from weightkit.architectures import is_layout
 from weightkit.architectures.own import own_metadata
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ def check_function(conversion: Conversion) -> Comparison | None:
     """
     recognition, plan = conversion.recognition, conversion.plan
     known = recognition is not None and recognition.config is not None and conversion.config is not None
-    if not known or plan.target_layout == AS_IT_IS or plan.target_layout not in LAYOUTS:
+    if not known or plan.target_layout == AS_IT_IS or not is_layout(plan.target_layout):
         return None
     assert recognition is not None
     assert conversion.architecture is not None

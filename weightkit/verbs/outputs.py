@@ -260,7 +260,7 @@ def _fitted(observation: Observation, base: Inputs, inputs: Inputs, cameras: Map
 def _apart(one: Outputs, other: Outputs) -> dict[str, float]:
     """The largest absolute difference of each output that both have; infinite where a NaN stands."""
     found = {}
-    for output in one.keys() & other.keys():
+    for output in (each for each in one if each in other):
         if one[output].shape != other[output].shape:
             found[output] = float("inf")
             continue

@@ -89,20 +89,18 @@ def _spec_of(
     """The tensors of ``layout``, of the net that the configuration or the recognised source describes; and a note where
     neither does."""
     from weightkit.architectures import architecture_of_layout
+    from weightkit.architectures.routes import find_route
 
     architecture = architecture_of_layout(layout)
-    if layout != architecture.name:
-        raise UsageError(
-            f"the names of {layout!r} are known from files only", hint=f"give --to {architecture.name}, or --like FILE"
-        )
     chosen = _configuration(architecture, checkpoint, config)
     notes = []
     if chosen is None:
         chosen = architecture.default_config()
         message = f"nobody says what {layout!r} should look like here: its default configuration is taken"
         notes.append(Finding("WK404", Severity.WARNING, layout, message, "give --config_path train_config.json"))
-    target = architecture.target(architecture.configure(chosen, settings) if settings else chosen)
-    return target.state, notes
+    wanted = architecture.configure(chosen, settings) if settings else chosen
+    route = find_route(architecture, architecture.name, layout, source_config=None, target_config=wanted, options={})
+    return route.target.state, notes
 
 
 def _configuration(architecture: Architecture, checkpoint: Checkpoint, config: str | os.PathLike[str] | None) -> Any:

@@ -80,6 +80,31 @@ def test_the_encoder_of_the_devlogs_has_these_parameters(frames: int, parameters
     assert state.only(name for name in state if name.startswith("encoder.")).numel == parameters
 
 
+@pytest.mark.parametrize(
+    ("changes", "encoder", "actor", "critic", "total"),
+    [
+        ({}, 30_368, 2_055_676, 4_111_858, 10_309_760),
+        ({"frame_stack": 1}, 28_640, 2_053_876, 4_108_258, 10_299_032),
+        ({"mlp_nodes": (1024, 1024)}, 30_368, 3_120_124, 6_242_290, 15_635_072),
+        ({"cameras": ("front", "wrist")}, 60_736, 4_015_676, 8_031_858, 20_140_128),
+        ({"frame_stack": 1, "state_dim": 54}, 28_640, 2_055_676, 4_111_858, 10_308_032),
+        (
+            {"state_dim": 0, "action_dim": 12, "mlp_nodes": (1024, 1024), "shared_critic_trunk": True},
+            30_368, 3_074_274, 4_190_424, 30_368 + 3_074_274 + 2 * 4_190_424,
+        ),
+    ],
+)  # fmt: skip
+def test_each_net_has_the_parameters_that_were_counted_in_the_original(
+    changes: dict[str, Any], encoder: int, actor: int, critic: int, total: int
+) -> None:
+    state = ARCHITECTURE.spec(replace(DEVLOG, **changes))
+    by_group: dict[str, int] = {}
+    for name in state.unique():
+        by_group[ARCHITECTURE.group_of(name)] = by_group.get(ARCHITECTURE.group_of(name), 0) + state[name].numel
+    assert by_group == {"encoder": encoder, "actor": actor, "critic": critic, "critic_target": critic}
+    assert sum(by_group.values()) == total
+
+
 def test_the_net_of_the_devlogs_has_these_parameters() -> None:
     state = ARCHITECTURE.spec(DEVLOG)
     by_group: dict[str, int] = {}

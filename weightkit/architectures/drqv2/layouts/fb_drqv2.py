@@ -28,6 +28,7 @@ class FbDrQV2:
     """The layout ``fb-drqv2``."""
 
     name = "fb-drqv2"
+    architecture = "drqv2"
     title = "facebookresearch DrQ-v2"
     options: NameMap[str, str] = {}
 

@@ -26,6 +26,7 @@ class LeRobotDrQV2:
     """The layout ``lerobot-drqv2``."""
 
     name = "lerobot-drqv2"
+    architecture = "drqv2"
     title = "LeRobot fork's DrQ-v2"
     options: NameMap[str, str] = {}
 

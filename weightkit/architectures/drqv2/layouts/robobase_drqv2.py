@@ -41,6 +41,7 @@ class RoboBaseDrQV2:
     """The layout ``robobase-drqv2``."""
 
     name = "robobase-drqv2"
+    architecture = "drqv2"
     title = "RoboBase DrQ-v2"
     options: NameMap[str, str] = MappingProxyType(
         {"num_train_envs": "training environments, which is what the buffers hidden_state are made for (1)"}

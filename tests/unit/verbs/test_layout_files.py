@@ -1,0 +1,236 @@
+"""Files of other projects: what their own code computed, what stock code loads, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import weightkit as wk
+from locations import ROOT, SHARED, needs_shared
+from robobase_files import cfg_of, robobase_spec, save_robobase
+from strategies import SMALL_DRQV2, drqv2_config, drqv2_observations
+from weightkit.architectures import known_layouts, recognise
+from weightkit.errors import PlanError, WeightkitError
+from weightkit.formats import open_checkpoint
+from weightkit.verbs.listing import list_layouts
+from whole_agents import importable, save_drqv2
+
+PEERS = ROOT / "fixtures" / "peers"
+SMALL = drqv2_config(SMALL_DRQV2)
+
+
+def small_robobase(path: Path, **changes: torch.Tensor) -> Path:
+    """A RoboBase snapshot of a small net with random weights."""
+    generator = torch.Generator().manual_seed(5)
+    spec = robobase_spec(SMALL)
+    state = {name: torch.randn(spec[name].shape, generator=generator) * 0.3 for name in spec.unique()}
+    state |= {alias: state[of] for alias, of in spec.aliases.items()}
+    return save_robobase(path, {**state, **changes}, cfg=cfg_of(SMALL))
+
+
+# ---- the same numbers as the original code
+
+
+def test_a_robobase_policy_with_two_cameras_time_and_a_distribution_computes_what_was_recorded(tmp_path: Path) -> None:
+    recorded = np.load(PEERS / "robobase_distributional_time_2cam.outputs.npz")
+    source = PEERS / "robobase_distributional_time_2cam.snapshot.pt"
+    cameras = ["front", "wrist"]
+    observation: dict[str, Any] = {}
+    for camera in cameras:
+        pixels = recorded[f"obs.rgb_{camera}"]
+        observation[f"observation.images.{camera}"] = pixels.reshape(len(pixels), -1, *pixels.shape[3:])
+    observation["observation.state"] = recorded["obs.low_dim_state"].reshape(4, -1)
+    observation["observation.time"] = recorded["obs.time"][:, -1].astype(np.float32)
+    for layout in ("drqv2", "robobase-drqv2", "lerobot-drqv2"):
+        out = tmp_path / f"{layout}.safetensors"
+        wk.convert(source, to=layout, set={"cameras": ",".join(cameras)}, out=out)
+        policy = wk.load_policy(out)
+        assert policy.cameras == tuple(cameras)
+        action = policy.act(observation)
+        assert float(abs(action.numpy() - recorded["action"][:, 0]).max()) < 1e-5
+        for q, name in ((policy.q_values, "q"), (policy.target_q_values, "q_target")):
+            assert float(abs(q(observation, action).numpy() - recorded[name].T).max()) < 1e-5
+
+
+def test_a_pickled_drqv2_agent_computes_what_its_own_modules_compute(tmp_path: Path) -> None:
+    agent = save_drqv2(tmp_path / "snapshot.pt", (6, 2, 2, 3, 4))
+    pixels = torch.randint(0, 256, (2, 6, 84, 84), dtype=torch.uint8)
+    with importable(), torch.no_grad():
+        features = agent.encoder.convnet(pixels.float() / 255.0 - 0.5).flatten(1)
+        action = torch.tanh(agent.actor.policy(agent.actor.trunk(features)))
+        seen = torch.cat([agent.critic.trunk(features), action], dim=1)
+        values = torch.stack([agent.critic.Q1(seen), agent.critic.Q2(seen)]).squeeze(2)
+    observation = {"observation.images.cam0": pixels}
+    for source in (tmp_path / "snapshot.pt", *converted(tmp_path, "snapshot.pt")):
+        policy = wk.load_policy(source)
+        assert float(abs(policy.act(observation) - action).max()) < 1e-5
+        assert float(abs(policy.q_values(observation, action) - values).max()) < 1e-5
+
+
+def converted(folder: Path, name: str) -> list[Path]:
+    """The file in every other layout of its architecture."""
+    outs = []
+    for layout in ("drqv2", "robobase-drqv2", "lerobot-drqv2", "fb-drqv2"):
+        outs.append(folder / f"{layout}.pt")
+        wk.convert(folder / name, to=layout, out=outs[-1])
+    return outs
+
+
+def test_separate_critic_trunks_become_one_only_where_they_are_equal(tmp_path: Path) -> None:
+    save_drqv2(tmp_path / "snapshot.pt", (6, 2, 2, 3, 4))
+    wk.convert(tmp_path / "snapshot.pt", to="robobase-drqv2", out=tmp_path / "equal.pt")
+    wk.convert(tmp_path / "equal.pt", to="fb-drqv2", out=tmp_path / "back.pt")
+    document = torch.load(tmp_path / "equal.pt", weights_only=True)
+    state = document["state_dict"]
+    name = "critic.qs.1.input_preprocess_modules.fused_view_feats.0.weight"
+    state[name] = state[name] + 1e-3
+    torch.save(document, tmp_path / "apart.pt")
+    with pytest.raises(PlanError, match="is not the first"):
+        wk.convert(tmp_path / "apart.pt", to="fb-drqv2", out=tmp_path / "no.pt")
+    assert not (tmp_path / "no.pt").exists()
+
+
+# ---- pixels
+
+
+@pytest.mark.parametrize("layout", ["drqv2", "robobase-drqv2", "lerobot-drqv2", "fb-drqv2"])
+def test_float_images_above_one_are_refused_and_the_report_says_the_sources_scale(layout: str, tmp_path: Path) -> None:
+    save_drqv2(tmp_path / "snapshot.pt", (6, 2, 2, 3, 4))
+    report = wk.convert(tmp_path / "snapshot.pt", to=layout, out=tmp_path / "out.pt")
+    policy = wk.load_policy(tmp_path / "out.pt")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 6, 84, 84)).astype(np.uint8)
+    action = policy.act({"observation.images.cam0": pixels})
+    assert float(abs(policy.act({"observation.images.cam0": pixels.astype(np.float32) / 255}) - action).max()) < 1e-5
+    with pytest.raises(ValueError, match=r"float images must lie in 0\.\.1"):
+        policy.act({"observation.images.cam0": pixels.astype(np.float32)})
+    conventions: Any = report.facts["conventions"]
+    assert conventions["source"]["pixels"] == "0..255"
+    assert "divides by 255" in conventions["source"]["images"]
+    assert {"layout", "pixels", "images", "state", "action"} == set(conventions["target"])
+
+
+# ---- the fork's policy
+
+
+class StandIn(nn.Module):
+    """A module with exactly these names: parameters that share a tensor are the same parameter."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        super().__init__()
+        made: dict[str, nn.Parameter] = {}
+        for name, entry in table.items():
+            *path, last = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module._modules[part]  # type: ignore[assignment]
+            of = entry.get("alias_of") or name
+            made.setdefault(of, nn.Parameter(torch.full(entry["shape"], float("nan"))))
+            module.register_parameter(last, made[of])
+
+
+@needs_shared
+def test_what_is_written_for_the_fork_loads_strictly_into_a_module_of_its_names(tmp_path: Path) -> None:
+    table = json.loads((SHARED / "facts/keys/lerobot_fork_drqv2_1cam_fs3_mlp256.json").read_text(encoding="utf-8"))
+    wk.convert(ROOT / "fixtures/best_snapshot.pt", to="lerobot-drqv2", set={"cameras": "front"}, out=tmp_path / "o.pt")
+    state = torch.load(tmp_path / "o.pt", weights_only=True)["state_dict"]
+    # the table is of 84x84 images and 32 channels; the fixture is smaller, its names are the same
+    stand_in = StandIn({name: {**entry, "shape": list(state[name].shape)} for name, entry in table.items()})
+    assert set(state) == set(table)
+    found = stand_in.load_state_dict(state, strict=True)
+    assert not found.missing_keys
+    assert not found.unexpected_keys
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in stand_in.state_dict().values())
+    wk.convert(ROOT / "fixtures/best_snapshot.pt", to="lerobot-drqv2", set={"cameras": "front"}, out=tmp_path / "dir")
+    from safetensors.torch import load_model
+
+    assert load_model(stand_in, tmp_path / "dir" / "model.safetensors", strict=True) == (set(), [])
+
+
+def test_a_folder_for_the_fork_is_a_lerobot_folder_that_is_read_again(tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    wk.convert(source, to="lerobot-drqv2", set={"cameras": "front,wrist"}, out=tmp_path / "policy")
+    config = json.loads((tmp_path / "policy" / "config.json").read_text(encoding="utf-8"))
+    assert config["type"] == "drqv2"
+    assert list(config["input_features"]) == [
+        "observation.images.front", "observation.images.wrist", "observation.state",
+    ]  # fmt: skip
+    found = recognise(open_checkpoint(tmp_path / "policy"))
+    assert found is not None
+    assert (found.layout, found.config.cameras, found.confidence) == ("lerobot-drqv2", ("front", "wrist"), "certain")
+    for name in ("plan.json", "report.json"):
+        (tmp_path / "policy" / name).unlink()
+    weights = open_checkpoint(tmp_path / "policy" / "model.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({name: torch.from_numpy(weights.read(name)) for name in weights.state.unique()},
+              tmp_path / "policy" / "model.safetensors")  # fmt: skip
+    found = recognise(open_checkpoint(tmp_path / "policy"))
+    assert found is not None
+    assert (found.layout, found.config) == ("lerobot-drqv2", wk.load_policy(tmp_path / "policy").config)
+    assert found.config.cameras == ("front", "wrist")
+
+
+def test_a_folder_that_somebody_put_something_into_is_not_replaced(tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    wk.convert(source, to="lerobot-drqv2", out=tmp_path / "policy")
+    wk.convert(source, to="lerobot-drqv2", out=tmp_path / "policy", force=True)
+    (tmp_path / "policy" / "notes.txt").write_text("mine")
+    with pytest.raises(WeightkitError, match="did not write"):
+        wk.convert(source, to="lerobot-drqv2", out=tmp_path / "policy", force=True)
+    assert (tmp_path / "policy" / "notes.txt").read_text() == "mine"
+
+
+# ---- RoboBase's own
+
+
+def test_hidden_state_starts_at_zero_for_as_many_environments_as_are_asked_for(tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    wk.convert(source, to="drqv2", out=tmp_path / "native.pt")
+    for settings, envs in ((["num_train_envs=3"], 3), ([], 1)):
+        wk.convert(tmp_path / "native.pt", to="robobase-drqv2", set=settings, out=tmp_path / "back.pt", force=True)
+        back, original = open_checkpoint(tmp_path / "back.pt"), open_checkpoint(source)
+        assert set(back.state) == set(original.state)
+        for name in original.state:
+            if name.endswith("hidden_state"):
+                assert back.state[name].shape == (1, envs + 1, 128)
+                assert not back.read(name).any()
+            else:
+                assert back.read(name).tobytes() == original.read(name).tobytes()
+    wk.convert(source, to="robobase-drqv2", out=tmp_path / "again.pt")
+    assert open_checkpoint(tmp_path / "again.pt").state["actor_model.hidden_state"].shape == (1, 9, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("actor.actor_model.time_dim_rnn.weight_ih_l0", "GRU"),
+        ("view_fusion._pos_embed_encode", "attention"),
+        ("intrinsic_reward_module.net.0.weight", "intrinsic"),
+    ],
+)
+def test_a_variant_that_our_net_is_not_is_refused_by_its_name(name: str, what: str, tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt", **{name: torch.zeros(2, 2)})
+    with pytest.raises(PlanError, match=what) as refused:
+        wk.convert(source, to="drqv2", out=tmp_path / "out.pt")
+    assert [finding.subject for finding in refused.value.report.errors()] == [name]
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_every_layout_is_listed_with_its_architecture() -> None:
+    rows: Any = list_layouts().facts["layouts"]
+    assert {row["name"]: row["architecture"] for row in rows} == known_layouts()
+    assert all(row["title"] and row["from"] == "weightkit" for row in rows)
+
+
+def test_an_observation_as_the_net_wants_it_acts(tmp_path: Path) -> None:
+    policy = wk.load_policy(small_robobase(tmp_path / "source.pt"))
+    observation = drqv2_observations({**SMALL_DRQV2, "cameras": ["cam0", "cam1"]}, 0)[0]
+    assert policy.act(observation).shape == (2, SMALL.action_dim)
