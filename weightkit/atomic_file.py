@@ -80,6 +80,16 @@ def write_atomically(
     _sync_parent(path)
 
 
+def check_writable(path: Path, *, force: bool = False, inputs: Sequence[Path] = ()) -> None:
+    """Raise WriteError where `write_atomically` would refuse ``path`` now, or cannot begin; nothing is written."""
+    _check_target(path, force=force, inputs=inputs)
+    try:
+        with _draft(path):
+            pass
+    except OSError as error:
+        raise _failed(printable(str(path)), error) from None
+
+
 def write_directory_atomically(
     path: Path, fill: Callable[[Path], None], *, force: bool = False, is_ours: Callable[[Path], bool]
 ) -> None:

@@ -32,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from weightkit.core.plan import Plan
     from weightkit.core.report import Report
 
 
@@ -118,11 +119,15 @@ class RuleError(WeightkitError):
 
 
 class PlanError(WeightkitError):
-    """A conversion that does not account for every tensor. ``report`` holds all findings."""
+    """A conversion that does not account for every tensor. ``report`` holds all findings.
 
-    def __init__(self, message: str, *, report: Report, hint: str = "") -> None:
+    ``attempt`` is the plan as far as it came, for showing only: it does not hold, and None where there is none.
+    """
+
+    def __init__(self, message: str, *, report: Report, hint: str = "", attempt: Plan | None = None) -> None:
         super().__init__(message, hint=hint)
         self.report = report
+        self.attempt = attempt
 
 
 class WriteError(WeightkitError):

@@ -76,6 +76,7 @@ def test_no_folder_is_a_drawer_for_anything() -> None:
 def test_the_data_files_that_the_code_reads_lie_beside_it() -> None:
     for package, pattern in (
         ("weightkit.architectures.drqv2", "layouts/*.toml"),
+        ("weightkit.reporting.page", "page.*"),
         ("weightkit_runners.templates", "*.json"),
         ("weightkit_runners.envs", "*.xml"),
     ):

@@ -32,6 +32,7 @@ from weightkit.core.report import Report
 @click.option(
     "-o", "--out", metavar="OUT", type=click.Path(), help="A .safetensors, .pt or .npz file, or a new folder."
 )
+@click.option("--report", metavar="PAGE.html", type=click.Path(), help="Write a page that shows every tensor.")
 @options.force
 @options.limits
 @options.as_json

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     Read = Callable[[str], np.ndarray]
+    Look = Callable[[str, np.ndarray], None]
 
 _OTHER_SOURCE = "convert the file that the plan was made for, or make a new plan: --plan-only"
 
@@ -27,16 +28,24 @@ class Execution:
 
     ``source_digests`` and ``digests`` fill while `arrays` is taken: those of every tensor that was read for a step, and
     of every tensor that was made; ``changes`` has the statistics of those that ops made, and what a cast cost them.
-    ``progress`` is told the bytes that are made, and all, after each step.
+    ``progress`` is told the bytes that are made, and all, after each step. ``look`` is shown every array once, under
+    the first of its target names, before it is given out; what it takes beside the array comes on top of the forecast.
     """
 
-    def __init__(self, plan: Plan, read: Read, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        read: Read,
+        progress: Callable[[int, int], None] | None = None,
+        look: Look | None = None,
+    ) -> None:
         self.plan = plan
         self.source_digests: dict[str, str] = {}
         self.digests: dict[str, str] = {}
         self.changes: dict[str, dict[str, object]] = {}
         self._read = read
         self._progress = progress
+        self._look = look
         self._of_tie: dict[str, str] = {}
         self._repeats: dict[str, list[str]] = {}
         for name, of in plan.repeated.items():
@@ -60,6 +69,8 @@ class Execution:
                 array, results[place] = results[place], None
                 assert array is not None
                 done += array.nbytes
+                if self._look is not None:
+                    self._look(name, array)
                 for each in (name, *self._repeats.get(name, ())):
                     if names is None or each in names:
                         self._compare_tie(each, self.digests[name])

@@ -129,15 +129,16 @@ class _Planner:
             self.left_out,
             self.repeated,
         )
-        self._refuse(made)
+        self._refuse(plan)
         assert_total(plan)
         return plan
 
-    def _refuse(self, made: StateSpec) -> None:
+    def _refuse(self, plan: Plan) -> None:
         errors = [finding for finding in self.findings if finding.severity is Severity.ERROR]
         if errors:
-            of = f"{len(errors)} of {len(self.source)} source and {len(made)} target tensors are not accounted for"
-            raise PlanError(of, report=Report("plan", tuple(self.findings), exit_code=1))
+            whole = f"{len(plan.source)} source and {len(plan.target)} target tensors"
+            of = f"{len(errors)} of {whole} are not accounted for"
+            raise PlanError(of, report=Report("plan", tuple(self.findings), exit_code=1), attempt=plan)
 
     def _error(self, code: str, subject: str, message: str, hint: str) -> None:
         self.findings.append(Finding(code, Severity.ERROR, subject, message, hint))

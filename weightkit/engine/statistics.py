@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array as array_of_counts
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,43 @@ def statistics(array: np.ndarray, chunk: int = CHUNK) -> dict[str, Any]:
     constant = size > 1 and count == size and same
     zero = size > 0 and count == size and low == 0 and high == 0
     return {**found, "nan": nan, "inf": inf, "zero": zero, "constant": constant}
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many finite elements lie in each of ``len(counts)`` bins of equal width from ``low`` to ``high``.
+
+    No finite element: bounds 0, counts 0. Of complex numbers the magnitudes are counted.
+    """
+
+    low: float
+    high: float
+    counts: Sequence[int]
+    nan: int
+    inf: int
+
+
+def histogram(array: np.ndarray, bins: int = 24, chunk: int = LOOKED_AT) -> Histogram:
+    """The `Histogram` of all elements, ``chunk`` of them looked at together in float64, twice."""
+    flat = np.asarray(array).reshape(-1)
+    low, high = np.inf, -np.inf
+    nan = inf = 0
+    with np.errstate(all="ignore"):
+        for raw in _chunks(flat, chunk):
+            part, nans, infs = _finite(raw)
+            nan, inf = nan + nans, inf + infs
+            if part.size:
+                low, high = min(low, float(part.min())), max(high, float(part.max()))
+        counts = np.zeros(bins, np.int64)
+        if low > high:
+            return Histogram(0.0, 0.0, array_of_counts("Q", counts.tolist()), nan, inf)
+        scale = 1.0 if np.isfinite(high - low) else 0.5
+        width = high * scale - low * scale
+        for raw in _chunks(flat, chunk):
+            part = _finite(raw)[0] if nan or inf or raw.dtype.kind == "c" else raw.astype(np.float64)
+            places = (part * scale - low * scale) / width * bins if width else np.zeros(part.shape)
+            counts += np.bincount(np.minimum(places.astype(np.intp), bins - 1), minlength=bins)
+    return Histogram(low, high, array_of_counts("Q", counts.tolist()), nan, inf)
 
 
 def cast_error(before: np.ndarray, after: np.ndarray, chunk: int = LOOKED_AT) -> dict[str, float]:

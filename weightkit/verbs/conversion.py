@@ -18,7 +18,7 @@ from weightkit.architectures import (
 )
 from weightkit.architectures.base import Architecture
 from weightkit.architectures.recognition import Recognition
-from weightkit.architectures.routes import conventions_of, find_route, native_names
+from weightkit.architectures.routes import conventions_of, find_route, groups_by_name, native_names
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.plan import ConversionTarget, Plan
 from weightkit.core.report import Finding, Report, Severity
@@ -52,6 +52,8 @@ AS_IT_IS = "as it is"
 _MOST_PLAN_BYTES = 1 << 30
 
 Progress = Callable[[int, int], None]
+Look = Callable[[str, Any], None]
+"""Is shown the name and the array of every tensor that is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,30 @@ class Conversion:
     beside: Mapping[str, object] = field(default_factory=dict)
     acting: frozenset[str] = frozenset()
 
-    def execution(self, progress: Progress | None = None) -> Execution:
+    def execution(self, progress: Progress | None = None, look: Look | None = None) -> Execution:
         """One application of the plan to the source."""
-        return Execution(self.plan, self.source.read, progress)
+        return Execution(self.plan, self.source.read, progress, look)
 
     def arrays(self) -> Iterable[tuple[str, Any]]:
         """Target names and arrays, one at a time; raises as `Execution.arrays`."""
         return self.execution().arrays()
+
+    def grouping(self) -> Callable[[str], str]:
+        """What gives the group of a tensor that comes out."""
+        layout, target = written_layout(self.plan), self.plan.target
+        if self.architecture is None:
+            return lambda name: name.split(".", 1)[0]
+        if self.config is None or not is_layout(layout):
+            return self.architecture.group_of
+        group_of = groups_by_name(self.architecture, layout, self.config)
+        return lambda name: group_of(target.canonical(name) if name in target else name)
+
+
+def written_layout(plan: Plan) -> str:
+    """The layout of what a plan writes: of names that stay as they are, that of the policy that is known."""
+    if plan.target_layout == AS_IT_IS and plan.config is not None:
+        return str(plan.config["type"])
+    return plan.target_layout
 
 
 def plan_conversion(

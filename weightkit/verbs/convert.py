@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from weightkit import __version__
 from weightkit.architectures import is_layout
 from weightkit.architectures.own import BESIDE, CONFIG, POLICY, own_metadata
-from weightkit.architectures.routes import conventions_of, groups_by_name
+from weightkit.architectures.routes import conventions_of
 from weightkit.atomic_file import write_atomically, write_directory_atomically
 from weightkit.core.jsonio import readable_json
 from weightkit.core.report import Finding, Report, Severity
@@ -20,10 +20,20 @@ from weightkit.core.tensor import StateSpec
 from weightkit.core.text import printable
 from weightkit.engine.execution import Execution
 from weightkit.engine.forecast import peak_bytes
-from weightkit.errors import PlanError, UsageError, WriteError
+from weightkit.errors import PlanError, UsageError, WeightkitError, WriteError
 from weightkit.formats import Limits, writer_for
-from weightkit.verbs.conversion import Conversion, Progress, plan_conversion, replay, undo, with_digests
-from weightkit.verbs.folder import files_of, fill_folder, folder_of, is_ours, written_layout
+from weightkit.verbs.conversion import (
+    Conversion,
+    Look,
+    Progress,
+    plan_conversion,
+    replay,
+    undo,
+    with_digests,
+    written_layout,
+)
+from weightkit.verbs.convert_page import Asked, report_page
+from weightkit.verbs.folder import files_of, fill_folder, folder_of, is_ours
 from weightkit.verbs.function_check import check_function, note_on, refuse_other_function
 from weightkit.verbs.outputs import Comparison
 
@@ -53,6 +63,7 @@ def convert(
     force: bool = False,
     check: bool = True,
     limits: Limits | None = None,
+    report: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Convert a checkpoint and write it whole, or not at all.
@@ -62,7 +73,8 @@ def convert(
     with none of these the same names in another container. ``out`` ending in .safetensors, .pt or .npz is one file with
     configuration and lineage inside; without an ending it is a new directory, as the target's project keeps it; None is
     a name beside ``source``. ``adapt`` maps target patterns to adapters, or lists ``PATTERN=ADAPTER`` texts. ``check``:
-    between known nets, compare the outputs of both before anything is written. ``progress`` is told the bytes that are
+    between known nets, compare the outputs of both before anything is written. ``report`` is an .html file that shows
+    what became of every tensor, written for a conversion that is refused too. ``progress`` is told the bytes that are
     done, and all.
 
     Raises PlanError (nothing is written), FormatError, ConfigError, RuleError, UsageError, WriteError.
@@ -76,39 +88,51 @@ def convert(
     source = Path(source)
     path = Path(out) if out is not None else source.with_name(f"{source.stem}.{word}.safetensors")
     _check_ending(out)
-    conversion = _conversion(source, wanted, plan, invert, limits)
-    comparison = check_function(conversion) if check else None
-    if comparison is not None:
-        refuse_other_function(comparison)
-    return write_conversion(
-        replace(conversion, findings=(*conversion.findings, *note_on(comparison))),
-        path,
-        comparison=comparison,
-        force=force,
-        inputs=_inputs(source, like, map, plan, invert),
-        progress=progress,
-    )
+    inputs = _inputs(source, like, map, plan, invert)
+    asked = Asked(source, {**wanted, "plan": plan, "invert": invert, "no_check": not check}, path, force, limits)
+    with report_page(report, asked, refusal_report, inputs) as page:
+        page.conversion = conversion = _conversion(source, wanted, plan, invert, limits)
+        comparison = check_function(conversion) if check else None
+        if comparison is not None:
+            refuse_other_function(comparison)
+        page.report = write_conversion(
+            replace(conversion, findings=(*conversion.findings, *note_on(comparison))),
+            path,
+            comparison=comparison,
+            force=force,
+            inputs=inputs,
+            progress=progress,
+            look=page.look,
+        )
+    return page.report
 
 
 def save_plan(
-    source: str | Path, out: str | Path | None, *, force: bool = False, progress: Progress | None = None, **wanted: Any
+    source: str | Path,
+    out: str | Path | None,
+    *,
+    force: bool = False,
+    report: str | Path | None = None,
+    progress: Progress | None = None,
+    **wanted: Any,
 ) -> Report:
     """Plan as `convert` would, with its keywords; write the plan to ``out``, or nothing where that is None.
 
     A plan that is written holds the digest of every source tensor, which takes one pass over the source.
     """
     plan, invert, limits = (wanted.pop(key, None) for key in ("plan", "invert", "limits"))
-    conversion = _conversion(Path(source), wanted, plan, invert, limits)
-    if out is None:
-        return conversion_report(conversion, out=None)
-    path = Path(out)
-    if path.suffix != ".json":
-        raise UsageError(f"{printable(str(path))}: a plan is a .json file", hint="-o PLAN.json")
-    conversion = with_digests(conversion, progress)
-    text = readable_json(conversion.plan.to_dict())
+    path = Path(out) if out is not None else None
     inputs = _inputs(source, wanted.get("like"), wanted.get("map"), plan, invert)
-    write_atomically(path, _writing(text), force=force, inputs=inputs)
-    return conversion_report(conversion, out=None, plan_out=str(path))
+    options = {**wanted, "plan": plan, "invert": invert, "plan_only": True}
+    with report_page(report, Asked(source, options, path, force, limits), refusal_report, inputs) as page:
+        page.conversion = conversion = _conversion(Path(source), wanted, plan, invert, limits)
+        if path is not None:
+            if path.suffix != ".json":
+                raise UsageError(f"{printable(str(path))}: a plan is a .json file", hint="-o PLAN.json")
+            page.conversion = conversion = with_digests(conversion, progress)
+            write_atomically(path, _writing(readable_json(conversion.plan.to_dict())), force=force, inputs=inputs)
+        page.report = conversion_report(conversion, out=None, plan_out=None if path is None else str(path))
+    return page.report
 
 
 def _conversion(
@@ -146,6 +170,7 @@ def write_conversion(
     force: bool = False,
     inputs: Iterable[Path] = (),
     progress: Progress | None = None,
+    look: Look | None = None,
 ) -> Report:
     """Apply the plan and write what comes out to ``path``; the Report of it. Raises as `convert`."""
     plan = conversion.plan
@@ -158,7 +183,7 @@ def write_conversion(
                 f"{printable(str(path))}: is being read, or holds what is being read", hint="write elsewhere"
             )
     folder = None if path.suffix else folder_of(plan, conversion.options, conversion.beside)
-    execution = conversion.execution(progress)
+    execution = conversion.execution(progress, look)
     if folder is None:
         write_atomically(path, _writing_weights(conversion, execution, path), force=force, inputs=inputs)
         return conversion_report(conversion, out=str(path), execution=execution, comparison=comparison)
@@ -260,7 +285,7 @@ def conversion_report(
     """What a conversion does with every tensor, with totals by group; digests where it was carried out."""
     plan = conversion.plan
     plan_digest = plan.digest  # which takes memory for a moment, so before the rows
-    group_of = _grouping(conversion)
+    group_of = conversion.grouping()
     groups: dict[str, dict[str, int]] = {}
 
     def group(name: str) -> dict[str, int]:
@@ -335,18 +360,6 @@ def conversion_report(
     return Report("convert", findings, facts)
 
 
-def _grouping(conversion: Conversion) -> Callable[[str], str]:
-    """What gives the group of a tensor that is written."""
-    architecture, layout = conversion.architecture, written_layout(conversion.plan)
-    if architecture is None:
-        return lambda name: name.split(".", 1)[0]
-    if conversion.config is None or not is_layout(layout):
-        return architecture.group_of
-    group_of = groups_by_name(architecture, layout, conversion.config)
-    aliases = conversion.plan.target
-    return lambda name: group_of(aliases.canonical(name))
-
-
 def _conventions(conversion: Conversion) -> dict[str, object] | None:
     """What is handed to the policy and taken from it, by the source's project and by the target's."""
     architecture, config = conversion.architecture, conversion.config
@@ -374,10 +387,12 @@ def leaves(metadata: Mapping[str, object]) -> list[str]:
     return sorted(found) + left[:1]
 
 
-def refusal_report(error: PlanError, source: str | Path, to: str | None) -> Report:
-    """The convert Report of a plan that did not hold: nothing was written."""
+def refusal_report(error: WeightkitError, source: str | Path, to: str | None) -> Report:
+    """The convert Report of a plan that did not hold, or of another error: nothing was written."""
     facts: dict[str, object] = {"path": str(source), "out": None, "target_layout": to, "message": error.message}
-    findings = error.report.findings
-    if not error.report.errors():
+    findings = error.report.findings if isinstance(error, PlanError) else ()
+    if isinstance(error, PlanError) and "function_check" in error.report.facts:
+        facts["function_check"] = error.report.facts["function_check"]
+    if not any(finding.severity is Severity.ERROR for finding in findings):
         findings = (*findings, Finding(error.code, Severity.ERROR, str(source), error.message, error.hint))
     return Report("convert", findings, facts, error.exit_code)

@@ -22,7 +22,7 @@ from weightkit.errors import UsageError, WriteError
 from weightkit.formats import writer_for
 from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS
 from weightkit.formats.weightkit_dir import is_ours as is_own_folder
-from weightkit.verbs.conversion import AS_IT_IS
+from weightkit.verbs.conversion import written_layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,13 +52,6 @@ def folder_of(plan: Plan, options: Mapping[str, str], beside: Mapping[str, objec
     if sorted(kept) != sorted(names):
         raise AssertionError(f"layout {layout.name!r} does not keep every tensor once: {set(kept) ^ set(names)}")
     return folder
-
-
-def written_layout(plan: Plan) -> str:
-    """The layout of what a plan writes: of names that stay as they are, that of the policy that is known."""
-    if plan.target_layout == AS_IT_IS and plan.config is not None:
-        return str(plan.config["type"])
-    return plan.target_layout
 
 
 def fill_folder(
