@@ -1,0 +1,85 @@
+"""Real peers, where they are installed: `tests/peers/make_environment.sh .venv-peers`, or WEIGHTKIT_PEERS_PYTHON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import weightkit as wk
+from locations import ROOT, SHARED, needs_shared
+from weightkit.architectures.probes import probes
+
+PROGRAMS = Path(__file__).parent / "programs"
+PYTHON = Path(os.environ.get("WEIGHTKIT_PEERS_PYTHON") or ROOT / ".venv-peers" / "bin" / "python")
+REAL = SHARED / "real" / "lerobot044_sac_shared"
+SAC = ROOT / "fixtures" / "peers" / "sac"
+
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="no peers: ./dev peers makes an environment with stable-baselines3 and lerobot 0.4.4"
+)
+
+
+def run(program: str, *words: object) -> str:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAMS)}
+    command = [str(PYTHON), str(PROGRAMS / program), *map(str, words)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", ["mlp", "mlp_scaled", "mlp_deep", "cnn"])
+def test_what_stable_baselines3_writes_acts_as_it_predicts(kind: str, tmp_path: Path) -> None:
+    run("write_sb3.py", kind, tmp_path / "agent.zip", tmp_path / "outputs.npz")
+    recorded = np.load(tmp_path / "outputs.npz")
+    wk.convert(tmp_path / "agent.zip", to="sac", out=tmp_path / "policy")
+    for source in (tmp_path / "agent.zip", tmp_path / "policy"):
+        policy = wk.load_policy(source)
+        key = f"observation.images.{policy.cameras[0]}" if kind == "cnn" else "observation.state"
+        observation = {key: recorded["observation"]}
+        action = policy.act(observation).numpy()
+        assert float(abs(action - recorded["squashed"]).max()) < 1e-5
+        low, high = recorded["low"], recorded["high"]
+        assert float(abs(low + (action + 1) / 2 * (high - low) - recorded["action"]).max()) < 1e-5 * float(high.max())
+        values = policy.q_values(observation, recorded["squashed"]).numpy()
+        assert float(abs(values - recorded["q"]).max()) < 1e-5
+
+
+def sources() -> list[Any]:
+    found = [pytest.param(REAL, id="real", marks=needs_shared)]
+    return found + [pytest.param(path, id=path.name) for path in sorted(SAC.glob("lerobot0*")) if path.is_dir()]
+
+
+@pytest.mark.parametrize("source", sources())
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_written_for_lerobot_is_loaded_by_it_with_nothing_missing_and_acts_the_same(
+    source: Path, compiled: bool, tmp_path: Path
+) -> None:
+    if compiled and "compiled" not in source.name:
+        pytest.skip("building a compiled policy takes minutes; one is enough")
+    settings = {"use_torch_compile": "true"} if compiled else {"use_torch_compile": "false"}
+    wk.convert(source, to="sac", out=tmp_path / "native")
+    wk.convert(tmp_path / "native", to="lerobot-sac", set=settings, out=tmp_path / "lerobot")
+    policy = wk.load_policy(tmp_path / "native")
+    from weightkit.architectures import architecture_named
+
+    seen = dict(probes(architecture_named("sac").inputs(policy.config), kinds=("moving",))[0])
+    keys = json.loads((tmp_path / "lerobot" / "config.json").read_text(encoding="utf-8"))["input_features"]
+    images = [key for key in keys if key.startswith("observation.image")]
+    theirs = {key: value for key, value in seen.items() if not key.startswith("observation.image")}
+    for key, camera in zip(images, policy.cameras, strict=True):
+        theirs[key] = seen[f"observation.images.{camera}"].astype(np.float32) / 255
+    np.savez(tmp_path / "observations.npz", **theirs)
+    said = run("load_in_lerobot.py", tmp_path / "lerobot", tmp_path / "observations.npz", tmp_path / "out.npz")
+    found = json.loads(said.splitlines()[-1])
+    assert found == {"missing": [], "unexpected": []}
+    computed = np.load(tmp_path / "out.npz")
+    action = policy.act(seen).numpy()[:, : computed["action"].shape[1]]
+    assert float(abs(action - computed["action"]).max()) < 1e-5
+    assert float(abs(policy.q_values(seen, computed["action"]).numpy() - computed["q"]).max()) < 1e-5
+    assert float(abs(policy.target_q_values(seen, computed["action"]).numpy() - computed["q_target"]).max()) < 1e-5
