@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightkit.errors import ConfigError
 from weightkit.nets.blocks import RandomShift
 from weightkit.nets.drqv2 import DrQV2Policy
 from weightkit_runners.config import Exploration, UpdateConfig
@@ -40,6 +41,12 @@ class DrQV2Update:
     def __init__(self, policy: DrQV2Policy, config: UpdateConfig, exploration: Exploration, seed: int) -> None:
         if policy.critic is None or policy.critic_target is None:
             raise ValueError("training needs a critic: this policy holds the acting path only")
+        if policy.time_dim or policy.critic.distribution is not None:
+            what = "see the time" if policy.time_dim else "give a distribution over values"
+            raise ConfigError(
+                f"$.policy: its critics {what}; this learner trains critics of one value without it",
+                hint="such a policy can act and be converted; to train it here leave its critics out",
+            )
         self.policy = policy
         self.critic, self.critic_target = policy.critic, policy.critic_target
         self.config = config

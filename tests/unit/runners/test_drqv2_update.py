@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from weightkit.errors import ConfigError
 from weightkit.nets.drqv2 import DrQV2Policy
 from weightkit_runners.config import Exploration, UpdateConfig
 from weightkit_runners.schedules import Linear, parse_schedule
@@ -16,7 +17,7 @@ from weightkit_runners.updates.drqv2 import DrQV2Update, noisy
 IMAGE, STATE = "observation.images.front", "observation.state"
 
 
-def make_policy(num_critics: int = 2) -> DrQV2Policy:
+def make_policy(num_critics: int = 2, **changes: Any) -> DrQV2Policy:
     torch.manual_seed(0)
     return DrQV2Policy(
         cameras=("front",),
@@ -32,6 +33,7 @@ def make_policy(num_critics: int = 2) -> DrQV2Policy:
         bottleneck_dim=8,
         hidden_dims=(16, 16),
         num_critics=num_critics,
+        **changes,
     )
 
 
@@ -172,3 +174,24 @@ def test_schedules_read_as_drqv2_writes_them(text: str, step: int, value: float)
 def test_other_schedules_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="linear"):
         parse_schedule(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"), [({"time_dim": 3}, "see the time"), ({"num_atoms": 5}, "distribution over values")]
+)
+def test_critics_that_this_rule_does_not_train_are_refused_in_words(changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        make_update(make_policy(**changes))
+
+
+def test_critics_on_one_trunk_are_trained_on_it_together() -> None:
+    policy = make_policy(shared_critic_trunk=True)
+    before = snapshot(policy)
+    update = make_update(policy)
+    update.update([make_batch()], env_step=0, learner_step=0)
+    assert policy.critic is not None
+    first, second = policy.critic.qs
+    assert first.visual_trunk is second.visual_trunk
+    assert changed(policy, before) == {"encoder", "actor", "critic", "critic_target"}
+    trained = sum(len(group["params"]) for group in update.optimizers["critic"].param_groups)
+    assert trained == len({id(parameter) for parameter in policy.critic.parameters()})

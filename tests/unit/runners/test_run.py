@@ -169,7 +169,7 @@ def test_a_learner_that_withholds_the_encoder_does_not_start(config: RunConfig) 
 
     groups = tuple(
         Group(group.name, Transfer.HOLD if group.name == "encoder" else group.transfer, "the devlog's fault")
-        for group in config.architecture.groups
+        for group in config.architecture.groups(config.net)
     )
     with pytest.raises(UncoveredRead) as refused:
         Learner(config, prepare_policy(config, None), bind="127.0.0.1:0", groups=groups)
