@@ -7,8 +7,9 @@ from typing import Any
 
 from weightkit.core.report import Report
 from weightkit.errors import ConfigError
-from weightkit.verbs.conversion import Conversion, plan_conversion
+from weightkit.verbs.conversion import Conversion
 from weightkit.verbs.convert import conversion_report
+from weightkit.verbs.plan_conversion import plan_conversion
 from weightkit_runners.config import RunConfig
 
 

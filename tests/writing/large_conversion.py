@@ -16,8 +16,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each of its threads would reserve ad
 
 import numpy as np
 
-from weightkit.verbs.conversion import plan_conversion
 from weightkit.verbs.convert import write_conversion
+from weightkit.verbs.plan_conversion import plan_conversion
 
 
 def main() -> None:

@@ -22,20 +22,12 @@ from weightkit.engine.execution import Execution
 from weightkit.engine.forecast import peak_bytes
 from weightkit.errors import PlanError, UsageError, WeightkitError, WriteError
 from weightkit.formats import Limits, writer_for
-from weightkit.verbs.conversion import (
-    Conversion,
-    Look,
-    Progress,
-    plan_conversion,
-    replay,
-    undo,
-    with_digests,
-    written_layout,
-)
+from weightkit.verbs.conversion import Conversion, Look, Progress, written_layout
 from weightkit.verbs.convert_page import Asked, report_page
 from weightkit.verbs.folder import files_of, fill_folder, folder_of, is_ours
 from weightkit.verbs.function_check import check_function, note_on, refuse_other_function
 from weightkit.verbs.outputs import Comparison
+from weightkit.verbs.plan_conversion import plan_conversion, replay, undo, with_digests
 
 OWN_METADATA = frozenset({CONFIG, POLICY, BESIDE, "lineage", "weightkit_version"})
 _MOST_LEAVES = 1000

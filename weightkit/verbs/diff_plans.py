@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weightkit.core.plan import Plan, Step
 from weightkit.core.report import Finding, Report, Severity
-from weightkit.verbs.conversion import read_plan_file
+from weightkit.verbs.plan_conversion import read_plan_file
 
 
 def are_plans(*paths: str | Path) -> bool:

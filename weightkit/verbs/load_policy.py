@@ -12,7 +12,8 @@ from weightkit.core.checkpoint import Checkpoint
 from weightkit.engine.wrappers import unwrapped
 from weightkit.errors import FormatError
 from weightkit.formats import open_checkpoint
-from weightkit.verbs.conversion import Conversion, plan_conversion
+from weightkit.verbs.conversion import Conversion
+from weightkit.verbs.plan_conversion import plan_conversion
 
 
 def load_policy(path: str | Path, *, device: str = "cpu") -> Any:
