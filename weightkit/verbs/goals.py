@@ -125,17 +125,17 @@ def into_layout(
         findings += [f for f in recognition.findings if not answered or f.code != "WK108"]
     if layout == to == architecture.name:
         findings.append(_already(checkpoint, to))
+    own_rules = rules if layout != to else None  # what is there already has the names that they would give
     same = recognition is not None and recognition.layout == layout
     route = find_route(
         architecture,
-        layout if layout is not None and rules is None else architecture.name,
+        architecture.name if own_rules is not None or layout is None else layout,
         to,
         source_config=recognition.config if recognition is not None and same else None,
         target_config=wanted,
         options=options,
     )
-    goes_on = rules is not None and layout != to
-    plan = make_plan(checkpoint.state, route.target, rules if rules is not None and goes_on else route.mapping, choices)
+    plan = make_plan(checkpoint.state, route.target, own_rules or route.mapping, choices)
     findings += _conventions(architecture, layout, to, route.config)
     found = planned(
         checkpoint, plan, (*findings, *notes_on(plan)), recognition, architecture, route.config, layout=layout
