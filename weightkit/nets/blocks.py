@@ -30,11 +30,27 @@ def trunk(in_features: int, out_features: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_features, out_features), nn.LayerNorm(out_features), nn.Tanh())
 
 
-def mlp(in_features: int, hidden_dims: Sequence[int]) -> nn.Sequential:
-    """``(B, in) -> (B, hidden_dims[-1])``: Linear and ReLU, once for each width. Even entries have parameters."""
+def mlp(in_features: int, hidden_dims: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """``(B, in) -> (B, hidden_dims[-1])``: Linear and activation, once for each width. Even entries have parameters."""
     layers: list[nn.Module] = []
     for width in hidden_dims:
-        layers += [nn.Linear(in_features, width), nn.ReLU()]
+        layers += [nn.Linear(in_features, width), activation()]
+        in_features = width
+    return nn.Sequential(*layers)
+
+
+def normed_mlp(in_features: int, hidden_dims: Sequence[int], final: type[nn.Module] | None = nn.SiLU) -> nn.Sequential:
+    """``(B, in) -> (B, hidden_dims[-1])``: Linear, LayerNorm and SiLU, once for each width.
+
+    The last layer ends with ``final``; None leaves it a bare Linear. Entries 3i and 3i + 1 have parameters.
+    Source: LeRobot 0.4.4 `modeling_sac.MLP`.
+    """
+    layers: list[nn.Module] = []
+    for index, width in enumerate(hidden_dims):
+        layers.append(nn.Linear(in_features, width))
+        activation = nn.SiLU if index < len(hidden_dims) - 1 else final
+        if activation is not None:
+            layers += [nn.LayerNorm(width), activation()]
         in_features = width
     return nn.Sequential(*layers)
 
