@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from weightkit.architectures.recognition import Recognition
     from weightkit.core.checkpoint import Checkpoint
 
-ARCHITECTURES: dict[str, str] = {"drqv2": "weightkit.architectures.drqv2"}
+ARCHITECTURES: dict[str, str] = {
+    "drqv2": "weightkit.architectures.drqv2",
+    "sac": "weightkit.architectures.sac",
+}
 """Architecture name -> its folder: ``architecture.ARCHITECTURE`` implements it, ``recognise`` knows it at a glance."""
 
 LAYOUTS: dict[str, str] = {
@@ -21,6 +24,10 @@ LAYOUTS: dict[str, str] = {
     "robobase-drqv2": "drqv2",
     "fb-drqv2": "drqv2",
     "lerobot-drqv2": "drqv2",
+    "sac": "sac",
+    "lerobot-sac": "sac",
+    "lerobot-gaussian-actor": "sac",
+    "sb3-sac": "sac",
 }
 """Layout name -> architecture whose tensors it names. A layout called like its architecture is the net's own; another
 is ``layouts.<name with _>.LAYOUT`` in the architecture's folder."""

@@ -133,10 +133,11 @@ class Layout(Protocol):
     def recognise(self, checkpoint: Checkpoint, settings: NameMap[str, str]) -> Recognition | None:
         """What the checkpoint is, None where it does not have this layout."""
 
-    def mapping(self, config: Any) -> Mapping:
+    def mapping(self, config: Any, options: NameMap[str, str] | None = None) -> Mapping:
         """The rules from this layout to the architecture's own names: renamings, and drops of what the net lacks.
 
-        Turned round they are the way back, so each name must come from one rule.
+        Without ``options`` they read every spelling of the layout. With them they know the names that are written with
+        these options and no others; read backwards they are the way out, so each name must come from one rule.
         """
 
     def fitted(self, config: Any) -> Any:

@@ -53,7 +53,7 @@ def find_route(
     if layout is None:
         rules = joined(drops, there.state, source_name, native, native.state, same_name, {})
         return Route(native, rules, config)
-    back = layout.mapping(config)
+    back = layout.mapping(config, options)
     extras = layout.extras(config, options)
     target = layout_target(native, back, extras, target_layout)
     target_name = backwards(back, native.lists)

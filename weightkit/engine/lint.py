@@ -9,6 +9,7 @@ from weightkit.core.names import Template
 from weightkit.core.report import Finding, Severity
 from weightkit.core.rule import Fate, Mapping, Rule
 from weightkit.engine.overlap import Witness, covers, find_overlap, spelled_out
+from weightkit.engine.wrappers import ANYWHERE
 from weightkit.shape_ops import JOINS, OP_KINDS, PARTS
 
 _OVERRIDE = "add overrides = [...] to the rule that should win, or make one of them narrower"
@@ -132,9 +133,15 @@ def _unreached(mapping: Mapping) -> Iterator[Finding]:
                     yield Finding("WK217", Severity.ERROR, rule.id, message, "correct the template, or target_names")
     takes = [template for rule in mapping.rules for template in rule.sources]
     for spelling in mapping.spellings:
-        if not _meets(spelling.of, takes):
+        if not _meets(spelling.of, takes) and not _meets(_without_wrappers(spelling.of), takes):
             message = f"it stands for {spelling.of.text!r}, which no rule takes"
             yield Finding("WK217", Severity.ERROR, spelling.name.text, message, "add the rule, or drop the alias")
+
+
+def _without_wrappers(template: Template) -> Template:
+    """The template as planning sees its names where no rule takes them as they are."""
+    kept = tuple(segment for segment in template.segments if segment.var or segment.text not in ANYWHERE)
+    return Template(template.text, kept or template.segments)
 
 
 def _meets(template: Template, others: Iterable[Template]) -> bool:

@@ -41,8 +41,8 @@ class FbDrQV2:
             "tanh of the mean in -1..1, the range of the environment's own wrapper",
         )
 
-    def mapping(self, config: DrQV2Config) -> Mapping:
-        del config
+    def mapping(self, config: DrQV2Config, options: NameMap[str, str] | None = None) -> Mapping:
+        del config, options
         return read_mapping(Path(__file__).with_name(f"{self.name}.toml"))
 
     def fitted(self, config: DrQV2Config) -> DrQV2Config:

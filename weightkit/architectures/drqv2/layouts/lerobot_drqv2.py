@@ -38,8 +38,8 @@ class LeRobotDrQV2:
             "tanh of the mean in -1..1; the robot's own range is not in the file",
         )
 
-    def mapping(self, config: DrQV2Config) -> Mapping:
-        del config
+    def mapping(self, config: DrQV2Config, options: NameMap[str, str] | None = None) -> Mapping:
+        del config, options
         return read_mapping(Path(__file__).with_name(f"{self.name}.toml"))
 
     def fitted(self, config: DrQV2Config) -> DrQV2Config:

@@ -55,8 +55,8 @@ class RoboBaseDrQV2:
             "tanh of the mean in -1..1; scaling to the robot's range is the environment's and not in the file",
         )
 
-    def mapping(self, config: DrQV2Config) -> Mapping:
-        del config
+    def mapping(self, config: DrQV2Config, options: NameMap[str, str] | None = None) -> Mapping:
+        del config, options
         return read_mapping(Path(__file__).with_name(f"{self.name}.toml"))
 
     def fitted(self, config: DrQV2Config) -> DrQV2Config:
