@@ -51,18 +51,18 @@ def test_what_stable_baselines3_writes_acts_as_it_predicts(kind: str, tmp_path: 
 
 
 def sources() -> list[Any]:
-    found = [pytest.param(REAL, id="real", marks=needs_shared)]
-    return found + [pytest.param(path, id=path.name) for path in sorted(SAC.glob("lerobot0*")) if path.is_dir()]
+    """Policies of LeRobot; one of them also with the names of torch.compile, since building that takes a while."""
+    folders = [path for path in sorted(SAC.glob("lerobot0*")) if path.is_dir()]
+    found = [pytest.param(path, False, id=path.name) for path in folders]
+    found += [pytest.param(path, True, id=f"{path.name}-again") for path in folders if "compiled" in path.name]
+    return [pytest.param(REAL, False, id="real", marks=needs_shared), *found]
 
 
-@pytest.mark.parametrize("source", sources())
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("source", "compiled"), sources())
 def test_what_is_written_for_lerobot_is_loaded_by_it_with_nothing_missing_and_acts_the_same(
     source: Path, compiled: bool, tmp_path: Path
 ) -> None:
-    if compiled and "compiled" not in source.name:
-        pytest.skip("building a compiled policy takes minutes; one is enough")
-    settings = {"use_torch_compile": "true"} if compiled else {"use_torch_compile": "false"}
+    settings = {"use_torch_compile": str(compiled).lower()}
     wk.convert(source, to="sac", out=tmp_path / "native")
     wk.convert(tmp_path / "native", to="lerobot-sac", set=settings, out=tmp_path / "lerobot")
     policy = wk.load_policy(tmp_path / "native")

@@ -20,9 +20,9 @@ _MOST_CAMERAS = 4
 
 Verdict = Literal["equal", "different", "blind", "not checked"]
 Outputs = dict[str, "Any"]
-"""Output -> array: "action" and "mean" (before the tanh) ``(B, A)``, "q_values" and "target_q_values"
-``(num_critics, B)``."""
-_SAME_PATH = (("action", "mean"), ("q_values",), ("target_q_values",))
+"""Output -> array: "action" and "mean" (before the tanh) ``(B, A)``, "discrete_q_values" ``(B, choices)``, "q_values"
+and "target_q_values" ``(num_critics, B)``."""
+_SAME_PATH = (("action", "mean"), ("discrete_q_values",), ("q_values",), ("target_q_values",))
 """Outputs that the same weights make: a control must show in one of them, for a tanh hides much at its ends."""
 
 
@@ -148,8 +148,11 @@ def compare_recorded(
 
 def outputs_of(policy: Any, observation: Observation, action: Any = None) -> Outputs:
     """Everything that the policy says about an observation; its critics about ``action``, else about its own."""
-    chosen = policy.act(observation)
-    found = {"action": chosen.cpu().numpy(), "mean": policy.means(observation).cpu().numpy()}
+    means = policy.means(observation)
+    chosen = policy.act(observation)[:, : means.shape[1]]  # behind it stands the index of a discrete head
+    found = {"action": chosen.cpu().numpy(), "mean": means.cpu().numpy()}
+    if getattr(policy, "discrete_critic", None) is not None:
+        found["discrete_q_values"] = policy.discrete_q_values(observation).cpu().numpy()
     if getattr(policy, "critic", None) is not None:
         judged = chosen if action is None else action
         found["q_values"] = policy.q_values(observation, judged).cpu().numpy()

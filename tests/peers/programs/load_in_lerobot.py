@@ -9,14 +9,13 @@ import sys
 import lerobot_imports  # noqa: F401
 import numpy as np
 import torch
-from lerobot.policies.sac.configuration_sac import SACConfig
 from lerobot.policies.sac.modeling_sac import SACPolicy
 from safetensors.torch import load_model
 
 folder, observations, out = sys.argv[1:]
 torch.manual_seed(1)
 policy = SACPolicy.from_pretrained(folder, strict=True)  # raises where a key is missing or unexpected
-fresh = SACPolicy(SACConfig.from_pretrained(folder))
+fresh = SACPolicy(policy.config)
 missing, unexpected = load_model(fresh, f"{folder}/model.safetensors", strict=False)
 observation = {key: torch.from_numpy(value) for key, value in np.load(observations).items()}
 policy.eval()

@@ -224,6 +224,60 @@ def test_a_variant_that_our_net_is_not_is_refused_by_its_name(name: str, what: s
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_a_policy_without_images_is_refused_by_name(tmp_path: Path) -> None:
+    full = torch.load(small_robobase(tmp_path / "full.pt"), weights_only=True)["agent"]
+    torch.save({"agent": {name: t for name, t in full.items() if not name.startswith("encoder.")}}, tmp_path / "a.pt")
+    with pytest.raises(PlanError, match="without images"):
+        wk.convert(tmp_path / "a.pt", to="drqv2", out=tmp_path / "out.pt")
+
+
+# ---- LeRobot's own folder, there and back
+
+
+@needs_shared
+def test_the_real_lerobot_policy_computes_what_was_recorded_in_every_layout_and_comes_back_byte_for_byte(
+    tmp_path: Path,
+) -> None:
+    real = SHARED / "real" / "lerobot044_sac_shared"
+    recorded = np.load(SHARED / "real" / "lerobot044_sac_shared.outputs.npz")
+    observation = {key.removeprefix("obs."): recorded[key] for key in recorded.files if key.startswith("obs.")}
+    wk.convert(real, to="sac", out=tmp_path / "native")
+    wk.convert(tmp_path / "native", to="lerobot-sac", out=tmp_path / "back")
+    wk.convert(tmp_path / "back", to="lerobot-gaussian-actor", out=tmp_path / "later")
+    wk.convert(tmp_path / "later", to="lerobot-sac", out=tmp_path / "again")
+    for source in (real, tmp_path / "native", tmp_path / "back", tmp_path / "later", tmp_path / "again"):
+        policy = wk.load_policy(source)
+        assert float(abs(policy.act(observation).numpy() - recorded["action"]).max()) < 1e-5
+        assert float(abs(policy.q_values(observation, recorded["action"]).numpy() - recorded["q"]).max()) < 1e-5
+        targets = policy.target_q_values(observation, recorded["action"]).numpy()
+        assert float(abs(targets - recorded["q_target"]).max()) < 1e-5
+    from safetensors.numpy import load_file
+
+    original = load_file(real / "pretrained_model" / "model.safetensors")
+    for folder in ("back", "again"):
+        written = load_file(tmp_path / folder / "model.safetensors")
+        assert written.keys() == original.keys()
+        assert all(written[name].tobytes() == original[name].tobytes() for name in original)
+    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8"))
+               for folder in (real / "pretrained_model", tmp_path / "back")]  # fmt: skip
+    assert configs[0] == configs[1]
+    for name in ("policy_preprocessor.json", "policy_postprocessor.json"):
+        assert json.loads((tmp_path / "back" / name).read_text()) == json.loads(
+            (real / "pretrained_model" / name).read_text()
+        )
+    for path in (real / "pretrained_model").glob("policy_*.safetensors"):
+        before, after = load_file(path), load_file(tmp_path / "back" / path.name)
+        assert before.keys() == after.keys()
+        assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+def test_drqv2_does_not_become_sac_and_the_reason_is_said(tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    with pytest.raises(PlanError, match="no sac net computes what it does"):
+        wk.convert(source, to="lerobot-sac", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_layout_is_listed_with_its_architecture() -> None:
     rows: Any = list_layouts().facts["layouts"]
     assert {row["name"]: row["architecture"] for row in rows} == known_layouts()

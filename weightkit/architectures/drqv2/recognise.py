@@ -6,15 +6,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from weightkit.core.checkpoint import Checkpoint
 
-_FIRST_KERNELS = {
+_MARKS = {
     "encoder.convs_per_cam.0.0.weight": ("lerobot-drqv2", "robobase-drqv2"),
     "encoder.convnet.0.weight": ("fb-drqv2",),
+    "actor_model.out_mlp.0.weight": ("robobase-drqv2",),  # a policy without images, which is said
 }
 
 
 def candidates(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Layouts that are worth a closer look, in this order."""
-    return next((layouts for name, layouts in _FIRST_KERNELS.items() if name in checkpoint.state), ())
+    return next((layouts for name, layouts in _MARKS.items() if name in checkpoint.state), ())
 
 
 def group_of(name: str) -> str:

@@ -86,6 +86,10 @@ class FbDrQV2:
         findings: list[Finding] = []
         stated = Stated(num_downsample_convs=1, shared_critic_trunk=True, assumed={"num_downsample_convs": 1})
         try:
+            parallel = next((name for name in state if name.startswith("critic.QS.")), None)
+            if parallel is not None:
+                message = "critics in one stacked layer (DenseParallel, critic.QS), a variant of the project"
+                raise UnusableError(parallel, f"{message} that drqv2 does not read", "inspect lists its tensors")
             native = native_names(state, self.mapping(None), ("cam0",))  # type: ignore[arg-type]
             config, findings, sentence = infer(native, ("cam0",), stated, settings)
             evidence.append(sentence)

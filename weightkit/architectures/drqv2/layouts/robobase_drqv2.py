@@ -79,7 +79,7 @@ class RoboBaseDrQV2:
         """By its names; the configuration by its shapes and, where it is there, by ``cfg``."""
         state = checkpoint.state
         towers = [found for found in map(_TOWER.fullmatch, state) if found]
-        if not towers or not any(name.startswith(("actor.actor_model.", "actor_model.")) for name in state):
+        if not any(name.startswith(("actor.actor_model.", "actor_model.")) for name in state):
             return None
         evidence = _evidence(state, towers)
         keys = [key for key in _SNAPSHOT_KEYS if key in checkpoint.metadata]
@@ -92,6 +92,9 @@ class RoboBaseDrQV2:
         config: DrQV2Config | None = None
         findings: list[Finding] = []
         try:
+            if not towers:
+                message = "a RoboBase policy without images: drqv2 needs at least one camera"
+                raise UnusableError("encoder", message, "inspect lists its tensors")
             _refuse_variants(state, cfg)
             native = native_names(state, read_mapping(Path(__file__).with_name(f"{self.name}.toml")), cameras)
             config, findings, sentence = infer(native, cameras, _stated(cfg), own)
@@ -118,7 +121,7 @@ def _evidence(state: StateSpec, towers: list[re.Match[str]]) -> list[str]:
     cameras = len({found[1] for found in towers})
     layers = "{" + ",".join(map(str, sorted({int(found[2]) for found in towers}))) + "}"
     tower = "0" if cameras == 1 else "{" + f"0..{cameras - 1}" + "}"
-    evidence = [f"{2 * len(towers)} tensors encoder.convs_per_cam.{tower}.{layers}"]
+    evidence = [f"{2 * len(towers)} tensors encoder.convs_per_cam.{tower}.{layers}"] if towers else []
     tied = [name for name in state.aliases if "actor_model." in name]
     if tied:
         evidence.append(f"{len(tied)} names actor.actor_model.* and actor_model.* share one tensor each")
