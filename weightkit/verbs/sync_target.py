@@ -55,8 +55,9 @@ class SyncTarget:
         from weightkit.sync.read_set import read_set
 
         if self.groups:
-            present = {name.split(".", 1)[0] for name in self.policy.state_dict()}
-            spec = {g.name: (g.transfer.value, g.why) for g in self.groups if g.name in present}
+            names = [f"{name}." for name in self.policy.state_dict()]
+            present = [g for g in self.groups if any(name.startswith(f"{g.name}.") for name in names)]
+            spec = {g.name: (g.transfer.value, g.why) for g in present}
             return make_manifest(self.policy, spec, architecture=self.name)
         from weightkit.sync.inventory import inventory
 
