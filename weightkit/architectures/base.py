@@ -40,13 +40,15 @@ class Inputs:
 class Conventions:
     """What a project's own code hands to the net and takes from it, in words: none of it is in the tensors.
 
-    ``pixels`` is the range of the images that the project's net is given; "either" where it tells them apart by type.
+    ``pixels`` is the range of the images that the project's net wants; "either" where it tells them apart by type.
+    ``trap`` says where the project's own code hands its net something else than that.
     """
 
     pixels: Literal["0..255", "0..1", "either", "none"]
     images: str
     state: str
     action: str
+    trap: str = ""
 
 
 @dataclass(frozen=True, slots=True)

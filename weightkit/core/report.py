@@ -85,7 +85,7 @@ CODES: dict[str, str] = {
     "WK218": "an op does not fit its rule",
     "WK219": "two plans differ",
     "WK220": "a second name of a tensor is written as a reference",
-    "WK221": "the target's code is handed images of another range than the source's",
+    "WK221": "the target's code hands its net images of another range than the source's, or than the net wants",
     "WK222": "the comparison of outputs could not have seen a difference",
     "WK301": "act() reads a tensor that nobody sends",
     "WK302": "a tensor of a module that act() uses was not read on the probes",

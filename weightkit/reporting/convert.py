@@ -82,11 +82,11 @@ def _handed(conventions: dict[str, Any] | None) -> list[str]:
     """What the source's project hands to the policy, and the target's where that is another: no tensor says it."""
     if not conventions:
         return []
-    lines = [""]
     sides = list(conventions.values())
-    for side, found in zip(("source", "target"), sides[:1] if len(sides) > 1 and _same(sides) else sides, strict=False):
-        lines.append(f"{side} ({found['layout']}): images {found['images']}; state {found['state']};")
-        lines.append(f"  action {found['action']}")
+    lines = []
+    for found in sides[:1] if len(sides) > 1 and _same(sides) else sides:
+        lines += ["", f"what code around {found['layout']} hands in and takes out:"]
+        lines += [f"  {what:<7} {found[what]}" for what in ("images", "state", "action")]
     return lines
 
 

@@ -196,12 +196,11 @@ def _conventions(architecture: Architecture, layout: str | None, to: str, config
     if layout is None:
         return []
     theirs, ours = (conventions_of(architecture, name, config) for name in (layout, to))
-    if theirs.pixels == ours.pixels or "none" in (theirs.pixels, ours.pixels):
-        return []
-    mild = "either" in (theirs.pixels, ours.pixels)
-    message = f"images: {layout} takes {theirs.images}; {to} takes {ours.images}"
-    severity = Severity.INFO if mild else Severity.WARNING
-    return [Finding("WK221", severity, "observation.images", message, "check what your code hands to the policy")]
+    problems = [ours.trap] if ours.trap else []
+    if theirs.pixels != ours.pixels and not {"none", "either"} & {theirs.pixels, ours.pixels}:
+        problems.append(f"images: {layout} takes {theirs.images}; {to} takes {ours.images}")
+    hint = "the weights are right; check what your code hands to the policy"
+    return [Finding("WK221", Severity.WARNING, "observation.images", problem, hint) for problem in problems]
 
 
 def _target_config(

@@ -71,7 +71,7 @@ def test_a_plan_says_that_nothing_was_written() -> None:
 @pytest.mark.parametrize(
     ("check", "text", "tone"),
     [
-        ("equal", "Every action is equal.", "kept"),
+        ("equal", "Every action that was compared is equal.", "kept"),
         ("different", "The outputs differ.", "lost"),
         ("blind", "could not have noticed a lost tensor", "changed"),
         ("not checked", "Outputs were not compared.", "kept"),

@@ -112,7 +112,10 @@ def test_float_images_above_one_are_refused_and_the_report_says_the_sources_scal
     conventions: Any = report.facts["conventions"]
     assert conventions["source"]["pixels"] == "0..255"
     assert "divides by 255" in conventions["source"]["images"]
-    assert {"layout", "pixels", "images", "state", "action"} == set(conventions["target"])
+    assert {"layout", "pixels", "images", "state", "action", "trap"} == set(conventions["target"])
+    warned = [finding.message for finding in report.findings if finding.code == "WK221"]
+    assert bool(warned) is (layout == "lerobot-drqv2")
+    assert all("multiply by 255" in message for message in warned)
 
 
 # ---- the fork's policy

@@ -10,7 +10,7 @@ from weightkit.reporting.page.account import Account
 
 _MOST_GROUPS = 6
 _ACTIONS = {
-    "equal": "Every action is equal.",
+    "equal": "Every action that was compared is equal.",
     "different": "The outputs differ.",
     "blind": "The comparison of outputs could not have noticed a lost tensor.",
     "not checked": "Outputs were not compared.",

@@ -33,9 +33,11 @@ class LeRobotDrQV2:
     def conventions(self, config: DrQV2Config) -> Conventions:
         return Conventions(
             "0..255",
-            "0..255, which the encoder divides by 255: LeRobot's own processor hands out 0..1, so multiply by 255",
+            "0..255, which the encoder divides by 255",
             "as the robot's driver gives it, in its own units" if config.state_dim else "none",
             "tanh of the mean in -1..1; the robot's own range is not in the file",
+            "LeRobot's processors hand out images of 0..1 and this encoder divides by 255: multiply by 255 before it, "
+            "or the policy sees black",
         )
 
     def mapping(self, config: DrQV2Config, options: NameMap[str, str] | None = None) -> Mapping:
