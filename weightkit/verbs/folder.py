@@ -18,7 +18,7 @@ from weightkit.core.plan import Plan
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
-from weightkit.errors import UsageError, WriteError
+from weightkit.errors import CorruptFile, UsageError
 from weightkit.formats import writer_for
 from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS
 from weightkit.formats.weightkit_dir import is_ours as is_own_folder
@@ -110,8 +110,11 @@ def _writer(content: bytes) -> Callable[[BinaryIO], None]:
 def _statistics_writer(path: Path, arrays: Mapping[str, object]) -> Callable[[BinaryIO], None]:
     try:
         found = {name: array_of_json(value) for name, value in arrays.items()}
-    except (ValueError, KeyError) as error:
-        raise WriteError(f"{printable(path.name)}: the statistics that go along cannot be written: {error}") from None
+    except ValueError as error:
+        raise CorruptFile(
+            f"{printable(path.name)}: the statistics that go along with the policy make no sense: {error}",
+            hint="leave them out where the layout has a setting for it: --set processors=false",
+        ) from None
     spec = StateSpec({name: TensorSpec(dtype_named(array.dtype.name), array.shape) for name, array in found.items()})
 
     def write(file: BinaryIO) -> None:

@@ -52,7 +52,7 @@ def check_function(conversion: Conversion) -> Comparison | None:
         ]  # fmt: skip
         found = compare_policies(*policies, expected=expected or KINDS)
     except (ConfigError, PlanError) as error:
-        return Comparison("not checked", error.message, ATOL)
+        return Comparison("not checked", error.message, ATOL, failed=True)
     if not expected:
         worst = max(found.worst.values(), default=0.0)
         return replace(found, verdict="not checked", why=f"{why_not}; outputs are up to {worst:.3g} apart")
@@ -79,7 +79,8 @@ def note_on(comparison: Comparison | None) -> list[Finding]:
         return []
     if comparison.verdict == "blind":
         return [Finding("WK222", Severity.WARNING, "outputs", comparison.why, "is this a trained policy?")]
-    return [Finding("WK212", Severity.INFO, "outputs", f"not judged: {comparison.why}")]
+    severity = Severity.WARNING if comparison.failed else Severity.INFO
+    return [Finding("WK212", severity, "outputs", f"not judged: {comparison.why}")]
 
 
 def _expected(plan: Plan) -> tuple[Sequence[str], str]:

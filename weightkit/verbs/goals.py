@@ -196,7 +196,7 @@ def _conventions(architecture: Architecture, layout: str | None, to: str, config
     if layout is None:
         return []
     theirs, ours = (conventions_of(architecture, name, config) for name in (layout, to))
-    problems = [ours.trap] if ours.trap else []
+    problems = [trap for trap in dict.fromkeys((theirs.trap, ours.trap)) if trap]
     if theirs.pixels != ours.pixels and not {"none", "either"} & {theirs.pixels, ours.pixels}:
         problems.append(f"images: {layout} takes {theirs.images}; {to} takes {ours.images}")
     hint = "the weights are right; check what your code hands to the policy"

@@ -40,7 +40,8 @@ class Comparison:
     """The largest absolute differences of two policies' outputs, and of the controls' from the first's.
 
     ``differences``: kind of observation -> output -> difference; ``expected`` are the kinds on which they must agree.
-    ``controls``: control -> output -> difference. ``limits``: output -> what counts as equal.
+    ``controls``: control -> output -> difference. ``limits``: output -> what counts as equal. ``failed``: the policies
+    could not be compared, though nothing in the plan says why not.
     """
 
     verdict: Verdict
@@ -52,6 +53,7 @@ class Comparison:
     controls: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    failed: bool = False
 
     @property
     def worst(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 from weightkit.architectures import (
     architecture_of_layout,
     is_layout,
+    layout_named,
     recognise,
 )
 from weightkit.architectures.recognition import Recognition
@@ -18,13 +19,14 @@ from weightkit.architectures.routes import native_names
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.plan import Plan
 from weightkit.core.report import Finding, Severity
-from weightkit.core.rule import Choices
+from weightkit.core.rule import Choices, Fate
 from weightkit.core.rule import Mapping as Rules
 from weightkit.core.section import Section
 from weightkit.core.text import printable
 from weightkit.digest import tensor_digest
 from weightkit.engine.execution import check_source
 from weightkit.engine.inversion import invert_plan
+from weightkit.engine.matching import Matcher
 from weightkit.engine.reconciling import parse_adapter
 from weightkit.engine.saved_plan import read_plan
 from weightkit.errors import (
@@ -109,7 +111,9 @@ def replay(source: str | Path | Checkpoint, plan: str | Path, *, limits: Limits 
 def undo(source: str | Path | Checkpoint, plan: str | Path, *, limits: Limits | None = None) -> Conversion:
     """The conversion of a saved plan's output back into its source. Raises FormatError, and PlanError that lists every
     step that lost something, or what is not the plan's output."""
-    return _of_plan(source, invert_plan(read_plan_file(Path(plan))), limits)
+    inverse = invert_plan(read_plan_file(Path(plan)))
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, limits or Limits())
+    return _of_plan(_without_what_goes_along(checkpoint, inverse), inverse, limits)
 
 
 def read_plan_file(path: Path) -> Plan:
@@ -144,6 +148,19 @@ def with_digests(conversion: Conversion, progress: Progress | None = None) -> Co
         if progress is not None:
             progress(done, total)
     return replace(conversion, plan=replace(plan, digests=digests))
+
+
+def _without_what_goes_along(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
+    """The checkpoint without what its layout never takes for the net's: statistics that were written beside it."""
+    strangers = [name for name in checkpoint.state if name not in plan.source]
+    recognition = recognise(checkpoint) if strangers else None
+    layout = layout_named(recognition.layout) if recognition is not None else None
+    if recognition is None or layout is None or recognition.config is None:
+        return checkpoint
+    matcher = Matcher(layout.mapping(recognition.config), {})
+    dropped = {name for name in strangers for hit in matcher.matches(name) if hit.rule.fate is Fate.DROP}
+    kept = checkpoint.state.only(name for name in checkpoint.state if name not in dropped)
+    return checkpoint.replace(state=kept)
 
 
 def _of_plan(source: str | Path | Checkpoint, plan: Plan, limits: Limits | None) -> Conversion:

@@ -17,7 +17,7 @@ from weightkit.architectures.sac.config import SACConfig
 from weightkit.architectures.sac.layouts.lerobot_gaussian_actor import LAYOUT as GAUSSIAN
 from weightkit.architectures.sac.layouts.lerobot_sac import LAYOUT as LEROBOT
 from weightkit.core.tensor import StateSpec, spec
-from weightkit.errors import UsageError
+from weightkit.errors import CorruptFile, UsageError
 from weightkit.formats import open_checkpoint
 
 PEERS = FIXTURES / "peers" / "sac"
@@ -156,7 +156,7 @@ def test_what_came_along_and_is_no_such_thing_does_no_harm(kept: dict[str, objec
     assert LEROBOT.folder(SMALL, StateSpec({}), {}, {"lerobot": 3}).documents["config.json"] == document()
 
 
-@pytest.mark.parametrize("file", ["../evil.safetensors", "a/b.safetensors", "x.json", ""])
+@pytest.mark.parametrize("file", ["../evil.safetensors", "a/b.safetensors", "x.json", "", "model.safetensors"])
 def test_statistics_are_never_written_elsewhere(file: str) -> None:
-    with pytest.raises(UsageError, match="cannot be a processor's file"):
+    with pytest.raises(CorruptFile, match="cannot be a processor's file"):
         LEROBOT.folder(SMALL, StateSpec({}), {}, {"lerobot": {"statistics": {file: {}}}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,69 @@ def test_an_observation_as_the_net_wants_it_acts(tmp_path: Path) -> None:
     policy = wk.load_policy(small_robobase(tmp_path / "source.pt"))
     observation = drqv2_observations({**SMALL_DRQV2, "cameras": ["cam0", "cam1"]}, 0)[0]
     assert policy.act(observation).shape == (2, SMALL.action_dim)
+
+
+# ---- what a file states counts
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [(["cameras=cam1,cam0"], None), (["fusion=average"], "outputs"), (["value_limit=3"], "outputs")],
+)
+def test_a_setting_that_contradicts_what_the_file_states_changes_the_function_and_is_refused(
+    settings: list[str], what: str | None, tmp_path: Path
+) -> None:
+    config = replace(SMALL, fusion="sum", num_atoms=5)
+    generator = torch.Generator().manual_seed(5)
+    spec = robobase_spec(config)
+    state = {name: torch.randn(spec[name].shape, generator=generator) * 0.3 for name in spec.unique()}
+    source = save_robobase(
+        tmp_path / "s.pt", state | {a: state[of] for a, of in spec.aliases.items()}, cfg=cfg_of(config)
+    )
+    if what is None:  # RoboBase does not store names: whoever gives them says what they are
+        wk.convert(source, to="drqv2", set=settings, out=tmp_path / "out.pt")
+        return
+    with pytest.raises(PlanError, match=what):
+        wk.convert(source, to="drqv2", set=settings, out=tmp_path / "out.pt")
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_cameras_that_the_file_names_are_not_swapped_by_a_setting(tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    wk.convert(source, to="lerobot-drqv2", set={"cameras": "front,wrist"}, out=tmp_path / "policy")
+    weights = open_checkpoint(tmp_path / "policy" / "model.safetensors")
+    from safetensors.torch import save_file
+
+    genuine = tmp_path / "genuine"
+    genuine.mkdir()
+    (genuine / "config.json").write_bytes((tmp_path / "policy" / "config.json").read_bytes())
+    arrays = {name: torch.from_numpy(weights.read(name)) for name in weights.state.unique()}
+    save_file(arrays, genuine / "model.safetensors")
+    for folder in (tmp_path / "policy", genuine):
+        with pytest.raises(PlanError, match="two are swapped"):
+            wk.convert(folder, to="drqv2", set={"cameras": "wrist,front"}, out=tmp_path / "out.pt")
+        report = wk.convert(folder, to="drqv2", set={"cameras": "top,side"}, out=tmp_path / "renamed.pt", force=True)
+        assert wk.load_policy(tmp_path / "renamed.pt").cameras == ("top", "side")
+        check: Any = report.facts["function_check"]
+        assert check["verdict"] == "equal"
+        assert "by their order" in check["notes"][0]
+    document = json.loads((genuine / "config.json").read_text())
+    del document["input_features"]["observation.images.wrist"]
+    (genuine / "config.json").write_text(json.dumps(document))
+    assert wk.inspect(genuine).exit_code == 0
+    with pytest.raises(PlanError, match="names the cameras front"):
+        wk.convert(genuine, to="drqv2", out=tmp_path / "none.pt")
+
+
+@needs_shared
+def test_a_plan_into_a_lerobot_folder_is_undone_although_statistics_lie_beside_the_weights(tmp_path: Path) -> None:
+    from weightkit.verbs.convert import save_plan
+
+    real = SHARED / "real" / "lerobot044_sac_shared"
+    wk.convert(real, to="sac", out=tmp_path / "native.safetensors")
+    save_plan(tmp_path / "native.safetensors", tmp_path / "plan.json", to="lerobot-sac")
+    wk.convert(tmp_path / "native.safetensors", plan=tmp_path / "plan.json", out=tmp_path / "lerobot")
+    wk.convert(tmp_path / "lerobot", invert=tmp_path / "plan.json", out=tmp_path / "again.safetensors")
+    before, after = open_checkpoint(tmp_path / "native.safetensors"), open_checkpoint(tmp_path / "again.safetensors")
+    assert set(before.state) == set(after.state)
+    assert all(before.read(name).tobytes() == after.read(name).tobytes() for name in before.state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import inf
 
 from weightkit.core.section import Section
 from weightkit.errors import ConfigError, UsageError
@@ -13,8 +14,14 @@ IMAGE_KEY = "observation.images"
 STATE_KEY = "observation.state"
 TIME_KEY = "observation.time"
 FUSIONS = ("flatten", "average", "sum")
-MOST_CRITICS, MOST_CONVS, MOST_WIDE = 64, 64, 65536
+MOST_CRITICS, MOST_CONVS, MOST_WIDE, MOST_LAYERS, MOST_CAMERAS = 64, 64, 65536, 64, 64
 """What a configuration may ask for: beyond this a typing error would only fill the memory."""
+_MOST = {
+    "num_critics": MOST_CRITICS,
+    "num_atoms": MOST_WIDE,
+    "num_downsample_convs": MOST_CONVS,
+    "num_post_downsample_convs": MOST_CONVS,
+}
 _CAMERA = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TAKEN = {"training", "cameras"}
 """Attributes that the encoder's module sets: a tower cannot be called so."""
@@ -62,8 +69,15 @@ class DrQV2Config:
                 )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"cameras: a name stands twice in {', '.join(self.cameras)}")
+        if len(self.cameras) > MOST_CAMERAS:
+            raise ValueError(f"cameras: {len(self.cameras)} are too many, at most {MOST_CAMERAS}")
         if not self.mlp_nodes:
             raise ValueError("mlp_nodes: at least one hidden layer is needed")
+        if len(self.mlp_nodes) > MOST_LAYERS:
+            raise ValueError(f"mlp_nodes: {len(self.mlp_nodes)} hidden layers are too many, at most {MOST_LAYERS}")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}: at most {most}, found {getattr(self, name)}")
         for name in (
             "image_channels",
             "frame_stack",
@@ -77,8 +91,8 @@ class DrQV2Config:
                 raise ValueError(f"{name}: at least 1 is needed, found {getattr(self, name)}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion: expected one of {', '.join(FUSIONS)}, found {self.fusion!r}")
-        if not self.value_limit > 0:
-            raise ValueError(f"value_limit: a number above 0 is needed, found {self.value_limit}")
+        if not 0 < self.value_limit < inf:
+            raise ValueError(f"value_limit: a finite number above 0 is needed, found {self.value_limit}")
         if self.time_dim < 0:
             raise ValueError("time_dim cannot be negative")
         if self.state_dim < 0 or self.num_downsample_convs < 0 or self.num_post_downsample_convs < 0:

@@ -92,6 +92,9 @@ class _Inference:
             max(stacked // image_channels, 1),
             f"{stacked} input channels are read as {stacked // image_channels} RGB frames: frame_stack is not stored",
         )
+        if image_channels * frames != stacked:
+            message = f"{image_channels} channels of {frames} frames are {image_channels * frames}, the first "
+            raise UnusableError(f"{first}.0.weight", f"{message}convolution reads {stacked}")
         down = self._whole(
             "num_downsample_convs",
             self.stated.num_downsample_convs,
@@ -154,22 +157,27 @@ class _Inference:
             self.findings.append(Finding("WK108", Severity.INFO, subject, message, hint))
 
     def _whole(self, key: str, stated: object, assumed: int, note: str, least: int = 1) -> int:
-        """A whole number: as chosen, as the project's configuration says, or as assumed."""
+        """A whole number: as the project's configuration says, as chosen, or as assumed."""
+        if isinstance(stated, int) and not isinstance(stated, bool) and least <= stated <= _MOST:
+            return stated
         value = self.chosen.get(key)
         if isinstance(value, int):
             return value
-        if isinstance(stated, int) and not isinstance(stated, bool) and least <= stated <= _MOST:
-            return stated
         self._say(key, note)
         return assumed
 
     def _camera_names(self) -> tuple[str, ...]:
-        names = self.chosen.get("cameras") or self.stated.cameras
-        if isinstance(names, tuple):
-            if len(names) != len(self.cameras):
-                raise UsageError(f"--set cameras={','.join(names)}: the file has {len(self.cameras)} camera towers")
+        towers = len(self.cameras)
+        names = self.stated.cameras
+        if names is not None and len(names) != towers:
+            message = f"its configuration names the cameras {', '.join(names)}, the tensors are of {towers}"
+            raise UnusableError("cameras", message, "look at who wrote it")
+        names = names or self.chosen.get("cameras")  # type: ignore[assignment]
+        if names is not None:
+            if len(names) != towers:
+                raise UsageError(f"--set cameras={','.join(names)}: the file has {towers} camera towers")
             return names
-        several = ", in the file's order" if len(self.cameras) > 1 else ""
+        several = ", in the file's order" if towers > 1 else ""
         self._say(
             "cameras",
             f"camera names are not stored: called {', '.join(self.cameras)}{several}",
@@ -179,8 +187,9 @@ class _Inference:
 
     def _values(self, atoms: int) -> tuple[float, bool]:
         """What the atoms of a distributional critic stand for."""
-        limit = self.chosen.get("value_limit", self.stated.value_limit)
-        transform = self.chosen.get("value_transform", self.stated.value_transform)
+        limit, transform = self.stated.value_limit, self.stated.value_transform
+        limit = self.chosen.get("value_limit") if limit is None else limit
+        transform = self.chosen.get("value_transform") if transform is None else transform
         known = isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0
         if atoms > 1 and not (known and isinstance(transform, bool)):
             note = f"{atoms} atoms are read as values over -20..20 on RoboBase's compressed scale: it is not stored"
@@ -189,9 +198,10 @@ class _Inference:
 
     def _views(self, visual: int, channels: int, down: int, post: int) -> tuple[str, tuple[int, int]]:
         """How views are fused, and the images' height and width in pixels."""
-        fusion = self.chosen.get("fusion") or self.stated.fusion
+        fusion = self.stated.fusion or self.chosen.get("fusion")
         height, width = self.chosen.get("image_height"), self.chosen.get("image_width")
-        size = (height, width) if isinstance(height, int) and isinstance(width, int) else self.stated.image_size
+        chosen = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        size = self.stated.image_size or chosen
         count = len(self.cameras)
         if fusion not in ("flatten", "average", "sum"):
             fusion = "flatten"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
+from math import inf
 
 from weightkit.core.section import Section
 from weightkit.errors import ConfigError, UsageError
@@ -23,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     **{final: ("silu", "none", *(name for name in ACTIVATIONS if name != "silu")) for final in FINALS},
 }
 WIDTHS = ("actor_hidden_dims", "critic_hidden_dims", "discrete_hidden_dims")
-MOST_CRITICS, MOST_LAYERS, MOST_WIDE, MOST_INPUTS = 64, 64, 65536, 1 << 20
+MOST_CRITICS, MOST_LAYERS, MOST_CAMERAS, MOST_WIDE, MOST_INPUTS = 64, 64, 64, 65536, 1 << 20
 """What a configuration may ask for: beyond this a typing error would only fill the memory."""
 STRIDED: dict[str, tuple[tuple[int, int], ...]] = {
     "cnn": ((7, 2), (5, 2), (3, 2), (3, 2)),
@@ -114,7 +115,9 @@ class SACConfig:
             raise ValueError(f"resnet_widths: expected four multiples of 4, each another one, found {list(widths)}")
         if self.mlp != "layernorm_silu" and any(getattr(self, name) != "silu" for name in FINALS):
             raise ValueError(f"{', '.join(FINALS)}: only layers of 'layernorm_silu' end otherwise than the others")
-        if not 0 < self.std_min <= self.std_max:
+        if len(self.cameras) > MOST_CAMERAS:
+            raise ValueError(f"cameras: {len(self.cameras)} are too many, at most {MOST_CAMERAS}")
+        if not 0 < self.std_min <= self.std_max < inf:
             raise ValueError(f"std_min, std_max: expected 0 < std_min <= std_max, found {self.std_min}, {self.std_max}")
         if (self.vision_encoder == "none") != (not self.cameras):
             raise ValueError(f"vision_encoder: {self.vision_encoder!r} does not go with {len(self.cameras)} cameras")

@@ -32,6 +32,8 @@ LEROBOT_LATER = replace(
     images="float 0..1, RGB, before the preprocessor normalises them by its statistics",
     state="observation.state as recorded, before the preprocessor normalises it by its statistics",
     action="tanh(mean) in (-1, 1), then the postprocessor; a discrete action is an index behind it",
+    trap="LeRobot's later actor passes what it sees through the preprocessor's statistics and actions through the "
+    "postprocessor's, 0.4's does neither, and weightkit's nets do not: the same weights see inputs of another scale",
 )
 
 

@@ -11,11 +11,11 @@ from weightkit.architectures.sac.config import FINALS, WIDTHS, SACConfig
 from weightkit.architectures.sac.lerobot_processors import PROCESSORS, features_of
 from weightkit.architectures.sac.train_config import ENVIRONMENT_KEY, IMAGE_KEYS, MLPS, STATE_KEY, TORCH_NAMES, key_of
 from weightkit.core.text import printable
-from weightkit.errors import UsageError
+from weightkit.errors import CorruptFile, UsageError
 
 Document = dict[str, Any]
 RESNET10 = "helper2424/resnet10"
-_FILE = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
+_FILE = re.compile(r"policy_[A-Za-z0-9_-]+\.safetensors")
 _LEAVE_OUT = "leave the processors out: --set processors=false"
 _CLASSES = {name: torch_name for torch_name, name in TORCH_NAMES.items()}
 _MLP: Document = {"hidden_dims": [256, 256], "activate_final": True, "final_activation": None}
@@ -154,7 +154,10 @@ def _document(beside: Mapping[str, object], key: str) -> Document:
 def processors_to_write(
     config: SACConfig, beside: Mapping[str, object], options: Mapping[str, str]
 ) -> tuple[dict[str, object], dict[str, Mapping[str, object]]]:
-    """The processors' documents and statistics that came along, by file. Raises UsageError where they do not fit."""
+    """The processors' documents and statistics that came along, by file.
+
+    Raises UsageError where they do not fit the policy, CorruptFile where they are none.
+    """
     if not flag(options, "processors", True):
         return {}, {}
     wanted = {**_inputs(config, None), "action": {"shape": [config.action_dim]}}
@@ -175,7 +178,7 @@ def processors_to_write(
     statistics = _document(beside, "statistics")
     for file, arrays in statistics.items():
         if not _FILE.fullmatch(file) or not isinstance(arrays, dict):
-            raise UsageError(f"{printable(file)!r} cannot be a processor's file of statistics", hint=_LEAVE_OUT)
+            raise CorruptFile(f"{printable(file)!r} cannot be a processor's file of statistics", hint=_LEAVE_OUT)
     return documents, dict(statistics)
 
 

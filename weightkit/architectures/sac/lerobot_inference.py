@@ -192,8 +192,9 @@ def _shapes(seen: Seen, stated: SACConfig | None) -> dict[str, object]:
         if values["cameras"] and "freeze_vision_encoder" not in seen.chosen:
             message = "whether the vision encoder is frozen is not stored: assumed, as it is LeRobot's default"
             seen.note("freeze_vision_encoder", message, "otherwise: --set freeze_vision_encoder=false")
-    chosen = ("std_min", "std_max", "freeze_vision_encoder")
-    return values | {name: seen.chosen[name] for name in chosen if name in seen.chosen}
+        chosen = ("std_min", "std_max", "freeze_vision_encoder")
+        values |= {name: seen.chosen[name] for name in chosen if name in seen.chosen}
+    return values
 
 
 def _shared(seen: Seen, stated: SACConfig | None) -> bool:
@@ -233,7 +234,7 @@ def _images(seen: Seen, stated: SACConfig | None) -> dict[str, object]:
 def _image_size(seen: Seen, stated: SACConfig | None, kind: str, cells: tuple[int, int]) -> tuple[int, int]:
     chosen = (seen.chosen.get("image_height"), seen.chosen.get("image_width"))
     stated_size = (stated.image_height, stated.image_width) if stated is not None and stated.cameras else None
-    for size in (chosen, stated_size):
+    for size in (stated_size, chosen):
         if size is None or not isinstance(size[0], int) or not isinstance(size[1], int):
             continue
         if (map_size(kind, size[0]), map_size(kind, size[1])) == cells:
@@ -258,6 +259,8 @@ def _cameras(seen: Seen, stated: SACConfig | None, found: list[str]) -> tuple[st
         plain = camera.replace(".", "_")
         return plain if camera.startswith("observation.") else f"observation_images_{plain}"
 
+    if stated is not None and sorted(map(module, stated.cameras)) == sorted(found):
+        return stated.cameras
     chosen = seen.chosen.get("cameras")
     if isinstance(chosen, tuple):
         if sorted(map(module, chosen)) != sorted(found):
@@ -266,8 +269,6 @@ def _cameras(seen: Seen, stated: SACConfig | None, found: list[str]) -> tuple[st
                 hint="name these, in the order of the policy's features",
             )
         return chosen
-    if stated is not None and sorted(map(module, stated.cameras)) == sorted(found):
-        return stated.cameras
     cameras = tuple(map(_camera, found))
     order = f", in the order {', '.join(cameras)}" if len(cameras) > 1 else ""
     seen.note(

@@ -160,10 +160,10 @@ def _values(
 
 
 def _image_size(chosen: Mapping[str, object], shape: object, cells: int, findings: list[Finding]) -> tuple[int, int]:
-    """Height and width in pixels: as chosen, as the observation space says, else the square that fits."""
+    """Height and width in pixels: as the observation space says, as chosen, else the square that fits."""
     height, width = chosen.get("image_height"), chosen.get("image_width")
     stated = tuple(shape[1:]) if isinstance(shape, list) and len(shape) == 3 else ()
-    for size in ((height, width), stated):
+    for size in (stated, (height, width)):
         if len(size) == 2 and isinstance(size[0], int) and isinstance(size[1], int):
             if map_size("nature", size[0]) * map_size("nature", size[1]) == cells:
                 return size[0], size[1]

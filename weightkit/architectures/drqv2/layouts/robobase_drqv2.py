@@ -16,6 +16,7 @@ from weightkit.architectures.drqv2.config import DrQV2Config
 from weightkit.architectures.drqv2.inference import Stated, UnusableError, infer, native_names
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
+from weightkit.core.names import whole_number
 from weightkit.core.report import Finding
 from weightkit.core.rule import Mapping
 from weightkit.core.tensor import StateSpec, TensorSpec, spec
@@ -64,9 +65,10 @@ class RoboBaseDrQV2:
 
     def extras(self, config: DrQV2Config, options: NameMap[str, str]) -> dict[str, TensorSpec]:
         text = options.get("num_train_envs", "1")
-        if not text.isdigit() or not 0 < int(text) <= _MOST_ENVS:
+        envs = whole_number(text)
+        if envs is None or not 0 < envs <= _MOST_ENVS:
             raise UsageError(f"--set num_train_envs={text}: expected a whole number of at least 1")
-        hidden = spec("float32", _RNN_LAYERS, int(text) + 1, _HIDDEN_SIZE)
+        hidden = spec("float32", _RNN_LAYERS, envs + 1, _HIDDEN_SIZE)
         critics = [f"{c}.qs.{q}" for c in ("critic", "critic_target") for q in range(config.num_critics)]
         return {f"{prefix}.hidden_state": hidden for prefix in ("actor.actor_model", *critics)}
 
