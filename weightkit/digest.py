@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,15 @@ def tensor_digest(
     dense = np.asarray(content, order="C")
     little = dense.astype(dense.dtype.newbyteorder("<")) if dense.dtype.byteorder == ">" else dense
     return _digest(dtype or dense.dtype.name, content.shape, little.reshape(-1).view(np.uint8).data)
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """xxh3-128, in hex, over the bytes of a file."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def root_digest(digests: Mapping[str, str]) -> str:

@@ -32,7 +32,9 @@ def detect(path: str, head: bytes) -> bool:
 def is_ours(folder: str | os.PathLike[str]) -> bool:
     """Whether weightkit wrote the folder and nobody put anything else into it: only then may it be replaced."""
     try:
-        return detect(os.fspath(folder), b"") and _FILES.issuperset(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            plain = all(entry.name in _FILES and entry.is_file(follow_symlinks=False) for entry in entries)
+        return plain and detect(os.fspath(folder), b"")
     except OSError:
         return False
 

@@ -274,6 +274,8 @@ class DrQV2Policy(nn.Module):
         vector = self._entry(observation, key)
         if vector.ndim != 2 or vector.shape[1] != size:
             raise ValueError(f"{key}: expected (B, {size}) = (B, {axis}), found {tuple(vector.shape)}")
+        if vector.is_complex():
+            raise ValueError(f"{key}: expected real numbers, found {vector.dtype}")
         return vector.to(torch.float32)
 
     def _entry(self, observation: Mapping[str, Any], key: str) -> Tensor:

@@ -154,6 +154,8 @@ class SACPolicy(nn.Module):
         values = self._entry(observation, key)
         if values.ndim != 2 or values.shape[1] != size:
             raise ValueError(f"{key}: expected (B, {size}), found {tuple(values.shape)}")
+        if values.is_complex():
+            raise ValueError(f"{key}: expected real numbers, found {values.dtype}")
         return values.to(torch.float32)
 
     def _entry(self, observation: Mapping[str, Any], key: str) -> Tensor:

@@ -24,7 +24,7 @@ from weightkit.errors import PlanError, UsageError, WeightkitError, WriteError
 from weightkit.formats import Limits, writer_for
 from weightkit.verbs.conversion import Conversion, Look, Progress, written_layout
 from weightkit.verbs.convert_page import Asked, report_page
-from weightkit.verbs.folder import files_of, fill_folder, folder_of, is_ours
+from weightkit.verbs.folder import fill_folder, folder_of, is_ours
 from weightkit.verbs.function_check import check_function, note_on, refuse_other_function
 from weightkit.verbs.outputs import Comparison
 from weightkit.verbs.plan_conversion import plan_conversion, replay, undo, with_digests
@@ -183,15 +183,18 @@ def write_conversion(
     def write_weights(file: Path, names: tuple[str, ...]) -> Callable[[BinaryIO], None]:
         return _writing_weights(conversion, execution, file, names)
 
-    def report() -> Report:
+    reports: list[Report] = []
+
+    def report(files: Mapping[str, str]) -> Mapping[str, object]:
         found = conversion_report(conversion, out=str(path), execution=execution, comparison=comparison)
-        return found.replace(facts={**found.facts, "files": files_of(folder)})
+        reports.append(found.replace(facts={**found.facts, "files": dict(files)}))
+        return reports[-1].to_dict()
 
     def fill(place: Path) -> None:
-        fill_folder(place, folder, write_weights, plan=plan, report=lambda: report().to_dict())
+        fill_folder(place, folder, write_weights, plan=plan, report=report)
 
     write_directory_atomically(path, fill, force=force, is_ours=is_ours)
-    return report()
+    return reports[-1]
 
 
 def _writing_weights(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from weightkit.architectures import architecture_of_layout, is_layout, layout_named
 from weightkit.architectures.base import Folder
 from weightkit.architectures.beside import array_of_json
 from weightkit.atomic_file import write_atomically
 from weightkit.core.dtype import dtype_named
-from weightkit.core.jsonio import readable_json
+from weightkit.core.jsonio import parse_json, readable_json
 from weightkit.core.plan import Plan
 from weightkit.core.section import Section
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.core.text import printable
+from weightkit.digest import file_digest
 from weightkit.errors import CorruptFile, UsageError
 from weightkit.formats import writer_for
 from weightkit.formats.weightkit_dir import CONFIG, VERSION, VERSION_KEY, WEIGHTS
@@ -55,9 +56,14 @@ def folder_of(plan: Plan, options: Mapping[str, str], beside: Mapping[str, objec
 
 
 def fill_folder(
-    place: Path, folder: Folder, write_weights: WriteWeights, *, plan: Plan, report: Callable[[], Mapping[str, object]]
+    place: Path,
+    folder: Folder,
+    write_weights: WriteWeights,
+    *,
+    plan: Plan,
+    report: Callable[[Mapping[str, str]], Mapping[str, object]],
 ) -> None:
-    """Write everything into the new folder ``place``; ``report`` is asked for when all weights are written."""
+    """Write everything into the new folder ``place``, last what ``report`` gives of the other files' digests."""
     for name, tensors in folder.weights.items():
         _write(place, name, write_weights(place / name, tensors))
     for name, arrays in folder.statistics.items():
@@ -65,32 +71,38 @@ def fill_folder(
     for name, document in folder.documents.items():
         _write(place, name, _writer(readable_json(document)))
     _write(place, PLAN, _writer(readable_json(plan.to_dict())))
-    _write(place, REPORT, _writer(readable_json(report())))
-
-
-def files_of(folder: Folder) -> list[str]:
-    """The files that `fill_folder` writes, relative to the folder."""
-    return sorted((*folder.weights, *folder.statistics, *folder.documents, PLAN, REPORT))
+    written = (*folder.weights, *folder.statistics, *folder.documents, PLAN)
+    _write(place, REPORT, _writer(readable_json(report({name: file_digest(place / name) for name in written}))))
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether weightkit wrote the folder and nobody put anything else into it: only then may it be replaced."""
+    """Whether weightkit wrote the folder and nobody changed anything in it: only then may it be replaced."""
     if is_own_folder(path):
         return True
     try:
         report = Path(path) / REPORT
         if report.is_symlink() or report.stat().st_size > _MOST_REPORT_BYTES:
             return False
-        document = json.loads(report.read_bytes())
-        listed = set(document["files"]) if document["verb"] == "convert" else set()
-        found = {
-            os.path.relpath(os.path.join(here, name), path).replace(os.sep, "/")
-            for here, _, names in os.walk(path)
-            for name in names
-        }
+        document: Any = parse_json(report.read_bytes(), origin=REPORT)
+        listed: Any = document["files"] if document["verb"] == "convert" else {}
+        found = _plain_files(Path(path))
+        return found == {REPORT, *listed} and all(file_digest(Path(path) / name) == listed[name] for name in listed)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(found) and found <= listed
+
+
+def _plain_files(folder: Path) -> set[str]:
+    """The files below ``folder``, relative to it. Raises ValueError for a link, a device or an empty folder."""
+    found: set[str] = set()
+    for here, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            mode = os.lstat(os.path.join(here, name)).st_mode
+            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                raise ValueError(f"{name} is no plain file")
+        if not folders and not names:
+            raise ValueError(f"{here} is empty")
+        found |= {os.path.relpath(os.path.join(here, name), folder).replace(os.sep, "/") for name in names}
+    return found
 
 
 def _write(place: Path, name: str, write: Callable[[BinaryIO], None]) -> None:

@@ -134,14 +134,16 @@ def compare_recorded(
     that action. Raises ConfigError for an observation that the policy cannot look at.
     """
     action = recorded["action"]
+    for output, array in recorded.items():
+        if array.size == 0 or array.dtype.kind not in "fiu":
+            raise ConfigError(f"{name}: expected numbers at {output}, found {array.dtype.name}{list(array.shape)}")
     controls: dict[str, dict[str, float]] = {}
     try:
         found = _apart(recorded, outputs_of(one.policy, observation, action))
         for control, net in (("fresh", _fresh(one.policy)), ("permuted", _permuted(one.policy))):
             controls[control] = _apart(recorded, outputs_of(net, observation, action))
-    except (KeyError, ValueError) as error:
-        words = error.args[0] if error.args else error
-        raise ConfigError(f"{name}: {one.name} cannot look at what was recorded: {words}") from None
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise ConfigError(f"{name}: {one.name} cannot look at what was recorded: {said_by(error)}") from None
     limits = {output: atol * max(1.0, float(abs(recorded[output]).max())) for output in found}
     comparison = Comparison("equal", "", atol, ("recorded",), len(action), {"recorded": found}, controls, limits)
     recording = Judged(name, None, one.inputs)
@@ -160,6 +162,12 @@ def outputs_of(policy: Any, observation: Observation, action: Any = None) -> Out
         found["q_values"] = policy.q_values(observation, judged).cpu().numpy()
         found["target_q_values"] = policy.target_q_values(observation, judged).cpu().numpy()
     return found
+
+
+def said_by(error: Exception) -> str:
+    """What an error of a net says, on one line."""
+    words = str(error.args[0]) if error.args else type(error).__name__
+    return words.partition("\n")[0]
 
 
 def _judged(

@@ -16,7 +16,7 @@ from weightkit.errors import ConfigError, FormatError, UsageError
 from weightkit.formats import Limits, open_checkpoint
 from weightkit.verbs.configure import parse_settings
 from weightkit.verbs.load_policy import policy_of
-from weightkit.verbs.outputs import ATOL, Comparison, Judged, compare_policies, compare_recorded
+from weightkit.verbs.outputs import ATOL, Comparison, Judged, compare_policies, compare_recorded, said_by
 from weightkit.verbs.sync_target import read_probes
 
 _MOST_PROBES = 4096
@@ -101,9 +101,8 @@ def _recorded(path: str | os.PathLike[str]) -> tuple[Observation, dict[str, Any]
 def _on_file(one: Judged, other: Judged, given: list[Observation], path: str, atol: float) -> Comparison:
     try:
         return compare_policies(one, other, atol=atol, expected=("recorded",), observations={"recorded": given})
-    except (KeyError, ValueError) as error:
-        words = error.args[0] if error.args else error
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"{printable(path)}: the policies cannot look at these observations: {words}",
+            f"{printable(path)}: the policies cannot look at these observations: {said_by(error)}",
             hint="one array per observation key, axis 0 = batch; leave --probes out for random ones",
         ) from None

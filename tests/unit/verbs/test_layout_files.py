@@ -17,6 +17,7 @@ from locations import ROOT, SHARED, needs_shared
 from robobase_files import cfg_of, robobase_spec, save_robobase
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_observations
 from weightkit.architectures import known_layouts, recognise
+from weightkit.architectures.beside import array_of_json, array_to_json
 from weightkit.errors import PlanError, WeightkitError
 from weightkit.formats import open_checkpoint
 from weightkit.verbs.listing import list_layouts
@@ -358,3 +359,97 @@ def test_a_plan_into_a_lerobot_folder_is_undone_although_statistics_lie_beside_t
     before, after = open_checkpoint(tmp_path / "native.safetensors"), open_checkpoint(tmp_path / "again.safetensors")
     assert set(before.state) == set(after.state)
     assert all(before.read(name).tobytes() == after.read(name).tobytes() for name in before.state)
+
+
+# ---- folders: what is replaced, what goes along
+
+
+@pytest.mark.parametrize("change", ["overwritten", "added", "folder", "link", "forged", "deep"])
+def test_a_folder_that_is_not_as_it_was_written_is_not_replaced(change: str, tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    for layout in ("drqv2", "lerobot-drqv2"):
+        policy = tmp_path / layout
+        wk.convert(source, to=layout, out=policy)
+        if change == "overwritten" and layout == "lerobot-drqv2":
+            (policy / "model.safetensors").write_bytes(b"three weeks of training")
+        elif change == "added":
+            (policy / "notes.txt").write_text("mine")
+        elif change == "folder":
+            (policy / "plan.json").unlink()
+            (policy / "plan.json").mkdir()
+            (policy / "plan.json" / "mine.txt").write_text("mine")
+        elif change == "link":
+            (policy / "linked").symlink_to(tmp_path)
+        elif change == "forged" and layout == "lerobot-drqv2":
+            report = json.loads((policy / "report.json").read_text())
+            report["files"]["thesis.docx"] = "0" * 32
+            (policy / "report.json").write_text(json.dumps(report))
+            (policy / "thesis.docx").write_text("mine")
+        elif change == "deep" and layout == "lerobot-drqv2":
+            (policy / "report.json").write_text("[" * 200_000)
+        else:
+            continue
+        before = sorted(path.relative_to(policy) for path in policy.rglob("*"))
+        with pytest.raises(WeightkitError, match="did not write"):
+            wk.convert(source, to=layout, out=policy, force=True)
+        assert sorted(path.relative_to(policy) for path in policy.rglob("*")) == before
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["a/b", "..", 5, [1], "\x1b[31m"])
+def test_statistics_of_a_step_with_an_odd_name_go_along_or_are_named(name: object, tmp_path: Path) -> None:
+    import shutil
+
+    real = SHARED / "real" / "lerobot044_sac_shared" / "pretrained_model"
+    shutil.copytree(real, tmp_path / "odd")
+    path = tmp_path / "odd" / "policy_preprocessor.json"
+    path.chmod(0o644)
+    document = json.loads(path.read_text())
+    next(step for step in document["steps"] if "state_file" in step)["registry_name"] = name
+    (tmp_path / "odd").chmod(0o755)
+    path.write_text(json.dumps(document))
+    wk.convert(tmp_path / "odd", to="sac", out=tmp_path / "native.safetensors")
+    wk.convert(tmp_path / "native.safetensors", to="lerobot-sac", out=tmp_path / "back")
+    for file in real.glob("policy_*.safetensors"):
+        assert (tmp_path / "back" / file.name).exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"dtype": "uint8", "shape": [1], "values": [300]},
+        {"dtype": "complex32", "shape": [1], "values": [1]},
+        {"dtype": "float32", "shape": [None], "values": [1]},
+        {"dtype": "float32", "shape": [2], "values": [[0] * 600] * 2},
+        {"dtype": "none", "shape": [1], "values": [1]},
+        {"dtype": "float32", "shape": [3], "values": [1]},
+        "statistics",
+    ],
+)
+def test_statistics_that_make_no_sense_are_refused(value: object) -> None:
+    with pytest.raises(ValueError):
+        array_of_json(value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bfloat16", "bool", "uint8"])
+def test_statistics_survive_json_bit_for_bit(dtype: str) -> None:
+    import ml_dtypes
+
+    wanted = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
+    array = np.random.default_rng(0).uniform(0, 200, (3, 2)).astype(wanted)
+    again = array_of_json(json.loads(json.dumps(array_to_json(array))))
+    assert again.dtype == array.dtype
+    assert again.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("settings", [["num_train_envs=²"], ["num_train_envs=" + "9" * 5000], ["value_limit=inf"]])
+def test_a_setting_that_is_no_number_is_refused_in_words(settings: list[str], tmp_path: Path) -> None:
+    with pytest.raises(WeightkitError):
+        wk.convert(small_robobase(tmp_path / "s.pt"), to="robobase-drqv2", set=settings, out=tmp_path / "o.pt")
+
+
+def test_a_configuration_of_a_million_layers_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        replace(SMALL, mlp_nodes=(1,) * 200_000)
+    with pytest.raises(ValueError, match="too many"):
+        replace(SMALL, cameras=tuple(f"c{i}" for i in range(10_000)))

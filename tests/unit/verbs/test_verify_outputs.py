@@ -153,6 +153,25 @@ def test_what_other_code_was_recorded_to_do_is_compared_too(policy: Any, source:
     assert verdict(verify_outputs(source, tmp_path / "recorded.npz")) == ("different", 1)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"q_values": np.zeros((0, 2), np.float32)},
+        {"action": np.zeros((2, 2), np.complex64)},
+        {"observation.state": np.zeros((1, 6), np.float32)},
+        {"observation.state": np.zeros((2, 6), np.complex64)},
+    ],
+)
+def test_a_recording_that_cannot_be_looked_at_is_refused_in_words(
+    change: dict[str, Any], policy: Any, source: Path, tmp_path: Path
+) -> None:
+    observation = {key: value.numpy() for key, value in drqv2_observations(SMALL_DRQV2, 1)[0].items()}
+    recorded = {**observation, "action": policy.act(observation).numpy(), **change}
+    np.savez(tmp_path / "recorded.npz", **recorded)
+    with pytest.raises(ConfigError):
+        verify_outputs(source, tmp_path / "recorded.npz")
+
+
 def test_observations_of_a_file_are_what_the_policies_look_at(source: Path, tmp_path: Path) -> None:
     observation = {key: value.numpy() for key, value in drqv2_observations(SMALL_DRQV2, 1)[0].items()}
     np.savez(tmp_path / "probes.npz", **observation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isqrt
+from math import inf, isqrt
 
 from weightkit.architectures.drqv2.config import DrQV2Config, parse_settings
 from weightkit.core.report import Finding, Severity
@@ -190,7 +190,7 @@ class _Inference:
         limit, transform = self.stated.value_limit, self.stated.value_transform
         limit = self.chosen.get("value_limit") if limit is None else limit
         transform = self.chosen.get("value_transform") if transform is None else transform
-        known = isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0
+        known = isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit < inf
         if atoms > 1 and not (known and isinstance(transform, bool)):
             note = f"{atoms} atoms are read as values over -20..20 on RoboBase's compressed scale: it is not stored"
             self._say("value_limit", note, "otherwise: --set value_limit=20 --set value_transform=true")

@@ -61,6 +61,11 @@ def gathered(checkpoint: Checkpoint) -> tuple[dict[str, object], list[Finding]]:
             by_processor.setdefault(step.processor, {}).update(found)
             findings += _judged(step.prefix, features, found)
     findings += _agreement(by_processor)
+    known = tuple(step.prefix for step in steps)
+    for name in checkpoint.state:
+        if name.startswith(tuple(f"{processor}." for processor in PROCESSORS)) and not name.startswith(known):
+            message = "no step of its processor names it, so it does not go along"
+            findings.append(Finding("WK108", Severity.WARNING, name, message))
     if statistics:
         kept["statistics"] = {
             file: {name: array_to_json(array) for name, array in arrays.items()} for file, arrays in statistics.items()
@@ -79,11 +84,19 @@ def _steps(checkpoint: Checkpoint) -> Iterator[Step]:
             file = step.get("state_file") if isinstance(step, dict) else None
             if not isinstance(file, str):
                 continue
-            stems = [step.get("registry_name"), str(step.get("class", "")).rsplit(".", 1)[-1], f"step_{index}"]
-            stem = next(str(s) for s in stems if s and f"{s}".isprintable())
+            stem = next(filter(_is_plain, (step.get("registry_name"), _last(step.get("class")))), f"step_{index}")
             stem = stem if stem not in used else f"{stem}_{index}"
             used.add(stem)
             yield Step(processor, f"{processor}.{stem}.", file, features_of(step))
+
+
+def _last(name: object) -> str:
+    return name.rsplit(".", 1)[-1] if isinstance(name, str) else ""
+
+
+def _is_plain(name: object) -> bool:
+    """Whether the reader of such folders calls a step so: a text that can only mean a file of a folder."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not any(char in name for char in "/\\\0")
 
 
 def features_of(step: object) -> dict[str, tuple[int, ...]]:
