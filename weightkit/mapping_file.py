@@ -85,9 +85,9 @@ def _lists(found: Any) -> dict[str, tuple[str, ...]]:
         raise _wrong("$.lists", "a table of lists of names", found)
     lists = {name: _texts(entries, f"$.lists.{name}") for name, entries in found.items()}
     for name, entries in lists.items():
-        if not entries or len(set(entries)) < len(entries):
-            raise _wrong(f"$.lists.{name}", "names, each once", list(entries))
-        parse_template(".".join(entries))  # each is one segment of literal text
+        plain = all(entry and not any(sign in entry for sign in ".{}") for entry in entries)
+        if not entries or len(set(entries)) < len(entries) or not plain:
+            raise _wrong(f"$.lists.{name}", "segments of names, each once", list(entries))
     return lists
 
 

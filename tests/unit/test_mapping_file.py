@@ -121,6 +121,13 @@ BAD: dict[str, tuple[str, str, bool]] = {
         rule('source = "a.{e}"\ntarget = "b.{e}"\nops = [{op = "stack", axis = 0, over = "e"}]'), "$.rule[0]", False),
     "an op over a text": (
         rule('source = "a.{e:name}"\ntarget = "b"\nops = [{op = "stack", axis = 0, over = "e"}]'), "$.rule[0]", False),
+    "lists that are no table": (TOP + "lists = 1\n", "$.lists", True),
+    "a list that is a text": (TOP + '[lists]\nq = "Q1"\n', "$.lists.q", True),
+    "a list of nothing": (TOP + "[lists]\nq = []\n", "$.lists.q", True),
+    "a list of numbers": (TOP + "[lists]\nq = [1]\n", "$.lists.q", True),
+    "a list with an entry twice": (TOP + '[lists]\nq = ["a", "a"]\n', "$.lists.q", True),
+    "a list with an entry of two segments": (TOP + '[lists]\nq = ["a.b"]\n', "$.lists.q", True),
+    "a list with a variable": (TOP + '[lists]\nq = ["{v}"]\n', "$.lists.q", True),
     "a variable that is lost": (rule('source = "a.{x:name}"\ntarget = "b"'), "$.rule[0]", False),
     "a variable that is half a segment": (rule('source = "a{x}"\ntarget = "b"'), "$.rule[0].source", False),
     "an open brace": (rule('source = "a.{x"\ntarget = "b"'), "$.rule[0].source", False),

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from weightkit.core.report import Finding, Severity
 from weightkit.core.text import printable
 from weightkit.errors import UsageError
 
+_METHODS = ("conventions", "recognise", "mapping", "fitted", "extras", "folder")
 GROUPS = ("weightkit.architectures", "weightkit.layouts", "weightkit.mappings")
 
 
@@ -49,7 +51,7 @@ def plugins() -> Plugins:
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
             try:
                 _add(found, group, point)
-            except Exception as error:  # whatever another package does at import
+            except (Exception, SystemExit) as error:  # whatever another package does at import
                 found.findings.append(_broken(point, f"{type(error).__name__}: {error}"))
     return found
 
@@ -72,15 +74,19 @@ def recognise_by_plugins(checkpoint: Checkpoint, settings: Mapping[str, str]) ->
     found = plugins()
     for name, layout in found.objects.items():
         try:
-            recognition: Recognition | None = layout.recognise(checkpoint, settings)
-        except UsageError:
-            raise
-        except Exception as error:
+            recognition = layout.recognise(checkpoint, settings)
+            if recognition is None:
+                continue
+            if not isinstance(recognition, Recognition):
+                raise TypeError(f"it gives a {type(recognition).__name__}, not a Recognition")
+            if (recognition.architecture, recognition.layout) != (layout.architecture, name):
+                raise ValueError(f"it says {recognition.layout!r} of {recognition.architecture!r}")
+            return recognition
+        except (Exception, SystemExit) as error:
+            if settings and isinstance(error, UsageError):
+                raise
             message = f"its recogniser failed: {type(error).__name__}: {error}"
             found.findings.append(Finding("WK117", Severity.WARNING, name, printable(message)))
-            continue
-        if recognition is not None:
-            return recognition
     return None
 
 
@@ -96,12 +102,17 @@ def _add(found: Plugins, group: str, point: EntryPoint) -> None:
         found.findings.append(_broken(point, f"{name!r} is built in and cannot be replaced"))
         return
     if group == "weightkit.architectures":
+        if import_module(f"{point.value}.architecture").ARCHITECTURE.name != name:
+            found.findings.append(_broken(point, f"it gives no architecture called {name!r}"))
+            return
         found.architectures[name] = point.value
         found.layouts[name] = name
     elif group == "weightkit.layouts":
         layout = point.load()
-        if getattr(layout, "name", None) != name or not isinstance(getattr(layout, "architecture", None), str):
-            found.findings.append(_broken(point, f"it gives no layout called {name!r} that says its architecture"))
+        whole = all(isinstance(getattr(layout, key, None), str) for key in ("name", "architecture", "title"))
+        whole = whole and layout.name == name and isinstance(getattr(layout, "options", None), Mapping)
+        if not whole or not all(callable(getattr(layout, key, None)) for key in _METHODS):
+            found.findings.append(_broken(point, f"it gives no whole layout called {name!r}"))
             return
         if layout.architecture not in {**found.architectures, **ARCHITECTURES}:
             found.findings.append(_broken(point, f"its architecture {layout.architecture!r} is not known"))

@@ -206,6 +206,11 @@ class SACPolicy(nn.Module):
         return found
 
     @torch.no_grad()
+    def stds(self, observation: Mapping[str, Any]) -> Tensor:
+        """The standard deviations of the action before the tanh: ``(B, A)``."""
+        return self(observation)[1]  # type: ignore[no-any-return]
+
+    @torch.no_grad()
     def act(self, observation: Mapping[str, Any]) -> Tensor:
         """The deterministic action, tanh of the mean: ``(B, A)`` in (-1, 1).
 

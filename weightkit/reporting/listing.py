@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from weightkit.core.report import Report
+from weightkit.core.text import printable
 from weightkit.reporting.text import findings_text, table
 
 
@@ -16,7 +17,7 @@ def layouts_text(report: Report) -> str:
     every = "each converts to and from every other of its architecture, where both can express the net"
     lines = [*table(rows), "", every]
     for row in facts["layouts"]:
-        lines += [f"  --to {row['name']} --set {key}=...: {what}" for key, what in row["options"].items()]
+        lines += [printable(f"  --to {row['name']} --set {key}=...: {what}") for key, what in row["options"].items()]
     if report.findings:
         lines += ["", *findings_text(report)]
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Choices, identity_mapping
 from weightkit.core.rule import Mapping as Rules
 from weightkit.core.text import printable
-from weightkit.engine.matching import first_glob
+from weightkit.engine.matching import first_glob, is_glob
 from weightkit.engine.planning import make_plan, plan_from_rules
 from weightkit.errors import (
     ConfigError,
@@ -38,7 +38,7 @@ from weightkit.verbs.sync_target import sync_target
 
 def as_it_is(checkpoint: Checkpoint, recognition: Recognition | None, choices: Choices) -> Conversion:
     architecture, acting = _acting_path(checkpoint, recognition)
-    kept = [name for name in checkpoint.state if first_glob(name, choices.drop) is None] if choices.drop else None
+    kept = [name for name in checkpoint.state if not _may_go(name, choices, acting)] if choices.drop else None
     state = checkpoint.state if kept is None else checkpoint.state.only(kept)
     plan = make_plan(
         checkpoint.state, ConversionTarget(AS_IT_IS, state, acting=acting), identity_mapping("source"), choices
@@ -142,6 +142,12 @@ def into_layout(
     )
     beside = recognition.beside if recognition is not None else {}
     return replace(found, options=options, beside=beside, acting=route.target.acting)
+
+
+def _may_go(name: str, choices: Choices, acting: frozenset[str]) -> bool:
+    """Whether a tensor is left out as asked: of what choosing an action reads only one that is named by itself."""
+    pattern = first_glob(name, choices.drop)
+    return pattern is not None and (name not in acting or not is_glob(pattern))
 
 
 def _acting_path(checkpoint: Checkpoint, recognition: Recognition | None) -> tuple[Architecture | None, frozenset[str]]:

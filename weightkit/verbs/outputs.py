@@ -20,9 +20,10 @@ _MOST_CAMERAS = 4
 
 Verdict = Literal["equal", "different", "blind", "not checked"]
 Outputs = dict[str, "Any"]
-"""Output -> array: "action" and "mean" (before the tanh) ``(B, A)``, "discrete_q_values" ``(B, choices)``, "q_values"
-and "target_q_values" ``(num_critics, B)``."""
-_SAME_PATH = (("action", "mean"), ("discrete_q_values",), ("q_values",), ("target_q_values",))
+"""Output -> array: "action", "mean" (before the tanh) and "std" ``(B, A)``, "discrete_q_values" ``(B, choices)``,
+"q_values" and "target_q_values" ``(num_critics, B)``."""
+_DISCRETE = "discrete_q_values"
+_SAME_PATH = (("action", "mean", "std"), (_DISCRETE,), ("q_values",), ("target_q_values",))
 """Outputs that the same weights make: a control must show in one of them, for a tanh hides much at its ends."""
 
 
@@ -114,7 +115,7 @@ def compare_policies(
             row = differences.setdefault(kind, {})
             _widen(row, _apart(reference, outputs_of(other.policy, theirs, action)))
             for output in row:
-                limits[output] = max(limits.get(output, 0.0), atol * max(1.0, float(abs(reference[output]).max())))
+                limits[output] = max(limits.get(output, 0.0), _allowed(reference.get(output), atol))
             if kind in expected:
                 for control, net in nets.items():
                     _widen(controls[control], _apart(reference, outputs_of(net, theirs, action)))
@@ -144,7 +145,7 @@ def compare_recorded(
             controls[control] = _apart(recorded, outputs_of(net, observation, action))
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(f"{name}: {one.name} cannot look at what was recorded: {said_by(error)}") from None
-    limits = {output: atol * max(1.0, float(abs(recorded[output]).max())) for output in found}
+    limits = {output: _allowed(recorded.get(output), atol) for output in found}
     comparison = Comparison("equal", "", atol, ("recorded",), len(action), {"recorded": found}, controls, limits)
     recording = Judged(name, None, one.inputs)
     return _judged(comparison, recording, one, {}, None, {})
@@ -155,8 +156,10 @@ def outputs_of(policy: Any, observation: Observation, action: Any = None) -> Out
     means = policy.means(observation)
     chosen = policy.act(observation)[:, : means.shape[1]]  # behind it stands the index of a discrete head
     found = {"action": chosen.cpu().numpy(), "mean": means.cpu().numpy()}
+    if getattr(policy, "stds", None) is not None:  # a net that samples around its mean
+        found["std"] = policy.stds(observation).cpu().numpy()
     if getattr(policy, "discrete_critic", None) is not None:
-        found["discrete_q_values"] = policy.discrete_q_values(observation).cpu().numpy()
+        found[_DISCRETE] = policy.discrete_q_values(observation).cpu().numpy()
     if getattr(policy, "critic", None) is not None:
         judged = chosen if action is None else action
         found["q_values"] = policy.q_values(observation, judged).cpu().numpy()
@@ -271,15 +274,30 @@ def _fitted(observation: Observation, base: Inputs, inputs: Inputs, cameras: Map
 
 
 def _apart(one: Outputs, other: Outputs) -> dict[str, float]:
-    """The largest absolute difference of each output that both have; infinite where a NaN stands."""
-    found = {}
-    for output in (each for each in one if each in other):
-        if one[output].shape != other[output].shape:
-            found[output] = float("inf")
-            continue
-        difference = float(abs(one[output] - other[output]).max())
-        found[output] = difference if difference == difference else float("inf")
+    """The largest absolute difference of each output that both have; a discrete head that one lacks is one."""
+    found = {output: _difference(one[output], other[output]) for output in one if output in other}
+    if (_DISCRETE in one) != (_DISCRETE in other):
+        found[_DISCRETE] = float("inf")
     return found
+
+
+def _difference(one: Any, other: Any) -> float:
+    """The largest absolute difference; none where both hold the same infinity or a NaN, infinite where one does."""
+    import numpy as np
+
+    if one.shape != other.shape:
+        return float("inf")
+    with np.errstate(invalid="ignore"):
+        apart = np.where((one == other) | (np.isnan(one) & np.isnan(other)), 0.0, abs(one - other))
+    return float("inf") if np.isnan(apart).any() else float(apart.max(initial=0.0))
+
+
+def _allowed(reference: Any, atol: float) -> float:
+    """What counts as equal: ``atol`` times the largest number, which rounding grows with, at least ``atol``."""
+    import numpy as np
+
+    finite = reference[np.isfinite(reference)] if reference is not None else np.zeros(0)
+    return atol * max(1.0, float(abs(finite).max(initial=0.0)))
 
 
 def _widen(found: dict[str, float], more: Mapping[str, float]) -> None:

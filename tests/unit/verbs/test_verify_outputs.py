@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import weightkit as wk
+from locations import ROOT
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_observations, drqv2_policy
 from weightkit.core.report import Report
 from weightkit.errors import ConfigError, FormatError, UsageError
@@ -185,12 +186,18 @@ def test_observations_of_a_file_are_what_the_policies_look_at(source: Path, tmp_
         verify_outputs(source, source, probes=tmp_path / "probes.npz")
 
 
-def test_a_nan_in_an_output_is_a_difference(policy: Any, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_nan_that_only_one_has_is_a_difference_and_bits_that_are_moved_are_none(
+    value: str, policy: Any, source: Path, tmp_path: Path
+) -> None:
     with torch.no_grad():
-        policy.actor.head.bias[0] = float("nan")
+        policy.actor.head.bias[0] = float(value)
     other = saved(tmp_path / "other", policy)
     assert verdict(verify_outputs(source, other)) == ("different", 1)
-    assert verdict(verify_outputs(other, other)) == ("different", 1)
+    report = wk.convert(other, to="robobase-drqv2", out=tmp_path / "moved.pt")
+    check: Any = report.facts["function_check"]
+    assert check["verdict"] == ("blind" if value == "nan" else "equal")  # of an action that is NaN critics say nothing
+    assert set(check["outputs"].values()) == {0.0}
 
 
 def test_policies_that_see_other_things_are_refused_in_words(source: Path, tmp_path: Path) -> None:
@@ -254,3 +261,33 @@ def test_without_critics_the_actions_are_compared(source: Path, tmp_path: Path) 
     )
     check: Any = report.facts["function_check"]
     assert (check["verdict"], set(check["outputs"])) == ("equal", {"action", "mean"})
+
+
+def test_what_acting_reads_is_not_left_out_of_a_copy_by_a_glob(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(wk.PlanError):
+        wk.convert(source, drop=["actor*"], out=tmp_path / "out.pt")
+    wk.convert(source, to="robobase-drqv2", out=tmp_path / "robobase.pt")
+    with pytest.raises(wk.PlanError):
+        wk.convert(tmp_path / "robobase.pt", drop=["encoder*"], out=tmp_path / "out.pt")
+    assert not (tmp_path / "out.pt").exists()
+    wk.convert(source, drop=["critic*"], out=tmp_path / "out.pt")
+
+
+def test_a_lost_discrete_head_is_another_function(tmp_path: Path) -> None:
+    source = ROOT / "fixtures" / "peers" / "sac" / "lerobot044_separate_compiled"
+    with pytest.raises(wk.PlanError, match="discrete_q_values"):
+        wk.convert(source, to="sac", set={"num_discrete_actions": "0"}, drop=["discrete_critic*"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_spread_of_actions_is_another_function(tmp_path: Path) -> None:
+    source = ROOT / "fixtures" / "peers" / "sac" / "lerobot044_shared"
+    policy = wk.load_policy(source)
+    with torch.no_grad():
+        policy.actor.log_std.bias.add_(0.1)
+    save_policy_directory(policy, policy.config, tmp_path / "other")
+    report = verify_outputs(source, tmp_path / "other")
+    assert verdict(report) == ("different", 1)
+    outputs: Any = report.facts["outputs"]
+    assert outputs["action"] == 0.0
+    assert outputs["std"] > 0
