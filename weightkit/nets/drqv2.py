@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightkit.nets.blocks import mlp, orthogonal_init, pixels_to_unit, trunk
+from weightkit.nets.blocks import mlp, orthogonal_init, trunk
+from weightkit.nets.observing import STATE_KEY, TIME_KEY, images_by_camera, vector
 
-STATE_KEY = "observation.state"
-IMAGE_KEY = "observation.images"
-TIME_KEY = "observation.time"
 FUSIONS = ("flatten", "average", "sum")
 
 
@@ -240,48 +238,21 @@ class DrQV2Policy(nn.Module):
             self.critic_target.load_state_dict(self.critic.state_dict())
             self.critic_target.requires_grad_(False)
 
-    def images_of(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The observation's images by camera, float32 in [0, 1]: ``{camera: (B, T*C, H, W)}``.
+    @property
+    def _device(self) -> torch.device:
+        return self.actor.head.weight.device
 
-        Raises KeyError for a camera that is missing, ValueError for a wrong shape, dtype or range. With one camera a
-        bare ``observation.images`` is that camera's.
-        """
-        found = {}
-        for camera in self.cameras:
-            key = f"{IMAGE_KEY}.{camera}"
-            if key not in observation and len(self.cameras) == 1 and IMAGE_KEY in observation:
-                key = IMAGE_KEY
-            images = self._entry(observation, key)
-            if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-                raise ValueError(
-                    f"{key}: expected (B, {', '.join(map(str, self.image_shape))}) = (B, T*C, H, W), "
-                    f"found {tuple(images.shape)}"
-                )
-            found[camera] = pixels_to_unit(images)
-        return found
+    def images_of(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The observation's images by camera, as `weightkit.nets.observing.images_by_camera` gives them."""
+        return images_by_camera(observation, self.cameras, self.image_shape, self._device)
 
     def state_of(self, observation: Mapping[str, Any]) -> Tensor | None:
         """The observation's state, ``(B, T*D)`` float32; None for a policy without one."""
-        return self._vector(observation, STATE_KEY, self.state_dim, "T*D")
+        return vector(observation, STATE_KEY, self.state_dim, "T*D", self._device)
 
     def time_of(self, observation: Mapping[str, Any]) -> Tensor | None:
         """The one-hot time that the critics see, ``(B, L)`` float32; None for critics without one."""
-        return self._vector(observation, TIME_KEY, self.time_dim, "L")
-
-    def _vector(self, observation: Mapping[str, Any], key: str, size: int, axis: str) -> Tensor | None:
-        if not size:
-            return None
-        vector = self._entry(observation, key)
-        if vector.ndim != 2 or vector.shape[1] != size:
-            raise ValueError(f"{key}: expected (B, {size}) = (B, {axis}), found {tuple(vector.shape)}")
-        if vector.is_complex():
-            raise ValueError(f"{key}: expected real numbers, found {vector.dtype}")
-        return vector.to(torch.float32)
-
-    def _entry(self, observation: Mapping[str, Any], key: str) -> Tensor:
-        if key not in observation:
-            raise KeyError(f"the observation has no {key!r}; it has {', '.join(map(repr, observation)) or 'nothing'}")
-        return torch.as_tensor(observation[key]).to(self.actor.head.weight.device)
+        return vector(observation, TIME_KEY, self.time_dim, "L", self._device)
 
     def encode(self, observation: Mapping[str, Any]) -> Tensor:
         """Features of the fused views, ``(B, visual)``."""

@@ -12,13 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weightkit.nets.blocks import pixels_to_unit
+from weightkit.nets.observing import ENVIRONMENT_KEY, STATE_KEY, images_by_camera, vector
 from weightkit.nets.sac_encoder import Encoder, Seen
 from weightkit.nets.sac_heads import Actor, Critic, Head
-
-IMAGE_KEY = "observation.images"
-STATE_KEY = "observation.state"
-ENVIRONMENT_KEY = "observation.environment_state"
 
 
 class SACPolicy(nn.Module):
@@ -118,53 +114,21 @@ class SACPolicy(nn.Module):
     def _critic_encoder(self) -> Encoder:
         return self.critic_encoder if self.critic_encoder is not None else self.encoder
 
-    def images_of(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The observation's images by camera, float32 in [0, 1]: ``{camera: (B, T*C, H, W)}``.
+    @property
+    def _device(self) -> torch.device:
+        return self.actor.mean.weight.device
 
-        Raises KeyError for a camera that is missing, ValueError for a wrong shape, dtype or range. With one camera a
-        bare ``observation.images`` is that camera's.
-        """
-        found = {}
-        for camera in self.cameras:
-            key = f"{IMAGE_KEY}.{camera}"
-            if key not in observation and camera.startswith("observation.") and camera in observation:
-                key = camera
-            elif key not in observation and len(self.cameras) == 1 and IMAGE_KEY in observation:
-                key = IMAGE_KEY
-            images = self._entry(observation, key)
-            if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-                raise ValueError(
-                    f"{key}: expected (B, {', '.join(map(str, self.image_shape))}) = (B, T*C, H, W), "
-                    f"found {tuple(images.shape)}"
-                )
-            found[camera] = pixels_to_unit(images)
-        return found
+    def images_of(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The observation's images by camera, as `weightkit.nets.observing.images_by_camera` gives them."""
+        return images_by_camera(observation, self.cameras, self.image_shape, self._device)
 
     def state_of(self, observation: Mapping[str, Any]) -> Tensor | None:
         """The observation's state, ``(B, T*D)`` float32; None for a policy without one."""
-        return self._vector(observation, STATE_KEY, self.state_dim)
+        return vector(observation, STATE_KEY, self.state_dim, "T*D", self._device)
 
     def environment_of(self, observation: Mapping[str, Any]) -> Tensor | None:
         """The observation's environment state, ``(B, E)`` float32; None for a policy without one."""
-        return self._vector(observation, ENVIRONMENT_KEY, self.environment_dim)
-
-    def _vector(self, observation: Mapping[str, Any], key: str, size: int) -> Tensor | None:
-        if not size:
-            return None
-        values = self._entry(observation, key)
-        if values.ndim != 2 or values.shape[1] != size:
-            raise ValueError(f"{key}: expected (B, {size}), found {tuple(values.shape)}")
-        if values.is_complex():
-            raise ValueError(f"{key}: expected real numbers, found {values.dtype}")
-        return values.to(torch.float32)
-
-    def _entry(self, observation: Mapping[str, Any], key: str) -> Tensor:
-        if key not in observation:
-            raise KeyError(f"the observation has no {key!r}; it has {', '.join(map(repr, observation)) or 'nothing'}")
-        values = observation[key]
-        if not isinstance(values, Tensor):
-            values = torch.tensor(values)  # a copy: arrays that must not be written to are welcome
-        return values.to(self.actor.mean.weight.device)
+        return vector(observation, ENVIRONMENT_KEY, self.environment_dim, "E", self._device)
 
     def see(self, observation: Mapping[str, Any]) -> Seen:
         """The observation, checked and ready for the encoders. Raises KeyError and ValueError."""

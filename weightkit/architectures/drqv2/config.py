@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import inf
 
+from weightkit.architectures.features import shape_of
+from weightkit.architectures.settings import IMAGE_SIZE, Parse, names, one_of, parse, size, truth, whole, wholes
 from weightkit.core.section import Section
 from weightkit.errors import ConfigError, UsageError
 
@@ -169,7 +171,7 @@ def from_policy_section(policy: Section, single: Section | None = None) -> DrQV2
     single = single if single is not None else Section({}, policy.origin)
     frames = policy.integer("frame_stack", 1, minimum=1)
     inputs, outputs = policy.section("input_features"), policy.section("output_features")
-    images = {key: _shape(inputs, key, 3) for key in inputs.values if is_image_key(key)}
+    images = {key: shape_of(inputs, key, 3) for key in inputs.values if is_image_key(key)}
     if not images:
         raise ConfigError(
             f"{policy.where('input_features')}: DrQ-v2 needs at least one camera, such as '{IMAGE_KEY}.front'"
@@ -189,17 +191,17 @@ def from_policy_section(policy: Section, single: Section | None = None) -> DrQV2
         _check_single(inputs, key, shape, single, frames)
     state = 0
     if STATE_KEY in inputs:
-        shape = _shape(inputs, STATE_KEY, 1)
+        shape = shape_of(inputs, STATE_KEY, 1)
         _check_single(inputs, STATE_KEY, shape, single, frames)
         state = shape[0]
-    time = _shape(inputs, TIME_KEY, 1)[0] if TIME_KEY in inputs else 0
-    for key, size in ((next(iter(images)), channels), (STATE_KEY, state)):
-        if size % frames:
+    time = shape_of(inputs, TIME_KEY, 1)[0] if TIME_KEY in inputs else 0
+    for key, length in ((next(iter(images)), channels), (STATE_KEY, state)):
+        if length % frames:
             raise ConfigError(
-                f"{inputs.where(key)}.shape: {size} is no multiple of {policy.where('frame_stack')} = {frames}"
+                f"{inputs.where(key)}.shape: {length} is no multiple of {policy.where('frame_stack')} = {frames}"
             )
     if "action" in outputs:
-        _check_single(outputs, "action", _shape(outputs, "action", 1), single, 1)
+        _check_single(outputs, "action", shape_of(outputs, "action", 1), single, 1)
     return _checked(
         policy,
         cameras=tuple(camera_of(key) for key in images),
@@ -208,7 +210,7 @@ def from_policy_section(policy: Section, single: Section | None = None) -> DrQV2
         image_width=width,
         frame_stack=frames,
         state_dim=state // frames,
-        action_dim=_shape(outputs, "action", 1)[0],
+        action_dim=shape_of(outputs, "action", 1)[0],
         time_dim=time,
         **_widths(policy),
     )
@@ -248,25 +250,10 @@ def _checked(section: Section, **values: object) -> DrQV2Config:
         raise ConfigError(f"{section.origin} @ {section.address}: {error}") from None
 
 
-def _shape(features: Section, key: str, rank: int) -> tuple[int, ...]:
-    """The shape of a feature, written as an object with a shape or as the bare list."""
-    raw = features.raw(key)
-    if isinstance(raw, list):
-        shape, where = features.sizes(key), features.where(key)
-    else:
-        feature = features.section(key)
-        shape, where = feature.sizes("shape"), feature.where("shape")
-        feature.raw("type")
-    if len(shape) != rank:
-        wanted = "[channels, height, width]" if rank == 3 else "[size]"
-        raise ConfigError(f"{where}: expected {wanted}, found {list(shape)}")
-    return shape
-
-
 def _check_single(inputs: Section, key: str, stacked: tuple[int, ...], single: Section, frames: int) -> None:
     if key not in single:
         return
-    shape = _shape(single, key, len(stacked))
+    shape = shape_of(single, key, len(stacked))
     expected = (shape[0] * frames, *shape[1:])
     if stacked != expected:
         raise ConfigError(
@@ -276,68 +263,33 @@ def _check_single(inputs: Section, key: str, stacked: tuple[int, ...], single: S
         )
 
 
-SETTINGS: tuple[str, ...] = (
-    "cameras",
-    "image_size",
-    "image_channels",
-    "frame_stack",
-    "state_dim",
-    "action_dim",
-    "encoder_channels",
-    "bottleneck_size",
-    "mlp_nodes",
-    "num_critics",
-    "num_downsample_convs",
-    "num_post_downsample_convs",
-    "fusion",
-    "time_dim",
-    "shared_critic_trunk",
-    "num_atoms",
-    "value_limit",
-    "value_transform",
-)
+_KINDS: dict[str, Parse] = {
+    "cameras": names,
+    IMAGE_SIZE: size,
+    "image_channels": whole(),
+    "frame_stack": whole(),
+    "state_dim": whole(0),
+    "action_dim": whole(),
+    "encoder_channels": whole(),
+    "bottleneck_size": whole(),
+    "mlp_nodes": wholes,
+    "num_critics": whole(),
+    "num_downsample_convs": whole(0),
+    "num_post_downsample_convs": whole(0),
+    "fusion": one_of(*FUSIONS),
+    "time_dim": whole(0),
+    "shared_critic_trunk": truth,
+    "num_atoms": whole(),
+    "value_limit": float,
+    "value_transform": truth,
+}
+SETTINGS: tuple[str, ...] = tuple(_KINDS)
 """The keys that ``--set`` takes where no train_config.json is given. ``image_size`` is HxW or one number."""
 
 
 def parse_settings(settings: Mapping[str, str]) -> dict[str, object]:
     """``--set`` texts as values of DrQV2Config. Raises UsageError for an unknown key or a value of the wrong kind."""
-    values: dict[str, object] = {}
-    for key, text in settings.items():
-        if key not in SETTINGS:
-            from difflib import get_close_matches
-
-            close = get_close_matches(key, SETTINGS, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise UsageError(f"--set {key}={text}: unknown key", hint=f"{hint}drqv2 knows {', '.join(SETTINGS)}")
-        try:
-            if key == "cameras":
-                values[key] = tuple(part.strip() for part in text.split(","))
-            elif key == "mlp_nodes":
-                values[key] = tuple(_whole(part, 1) for part in text.split(","))
-            elif key == "image_size":
-                height, _, width = text.lower().partition("x")
-                values["image_height"], values["image_width"] = _whole(height, 1), _whole(width or height, 1)
-            elif key == "fusion":
-                values[key] = text
-            elif key == "value_limit":
-                values[key] = float(text)
-            elif key in {"shared_critic_trunk", "value_transform"}:
-                values[key] = {"true": True, "false": False}[text.lower()]
-            else:
-                values[key] = _whole(text, 0 if key in {"state_dim", "num_downsample_convs", "time_dim"} else 1)
-        except (KeyError, ValueError):
-            raise UsageError(
-                f"--set {key}={text}: not a value of {key}",
-                hint="for example cameras=front,wrist image_size=84x84 mlp_nodes=256,256 frame_stack=3",
-            ) from None
-    return values
-
-
-def _whole(text: str, minimum: int) -> int:
-    number = int(text) if len(text) <= 9 else -1
-    if number < minimum:
-        raise ValueError(f"expected a whole number of at least {minimum}")
-    return number
+    return parse(settings, _KINDS, of="drqv2", example="cameras=front,wrist image_size=84x84 mlp_nodes=256,256")
 
 
 def with_settings(config: DrQV2Config, settings: Mapping[str, str]) -> DrQV2Config:

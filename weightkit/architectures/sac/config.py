@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from math import inf
 
+from weightkit.architectures.settings import IMAGE_SIZE, Parse, names, one_of, parse, size, truth, whole, wholes
 from weightkit.core.section import Section
 from weightkit.errors import ConfigError, UsageError
 
@@ -222,51 +223,23 @@ SETTINGS: tuple[str, ...] = (
 """The keys that ``--set`` takes. ``image_size`` is HxW or one number, ``cameras=`` none at all."""
 
 
+def _kind(key: str) -> Parse:
+    """How the text of a setting is read."""
+    if key in (*WIDTHS, "resnet_widths"):
+        return wholes
+    if key in CHOICES:
+        return one_of(*CHOICES[key])
+    if key in ("std_min", "std_max"):
+        return float
+    if key in ("shared_encoder", "freeze_vision_encoder", "learned_temperature"):
+        return truth
+    return {"cameras": names, IMAGE_SIZE: size}.get(key) or whole(_LEAST[key])
+
+
 def parse_settings(settings: Mapping[str, str]) -> dict[str, object]:
     """``--set`` texts as values of SACConfig. Raises UsageError for an unknown key or a value of the wrong kind."""
-    values: dict[str, object] = {}
-    for key, text in settings.items():
-        if key not in SETTINGS:
-            from difflib import get_close_matches
-
-            close = get_close_matches(key, SETTINGS, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise UsageError(f"--set {key}={text}: unknown key", hint=f"{hint}sac knows {', '.join(SETTINGS)}")
-        try:
-            if key == "cameras":
-                values[key] = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
-            elif key in (*WIDTHS, "resnet_widths"):
-                values[key] = tuple(_whole(part, 1) for part in text.split(","))
-            elif key == "image_size":
-                height, _, width = text.lower().partition("x")
-                values["image_height"], values["image_width"] = _whole(height, 1), _whole(width or height, 1)
-            elif key in CHOICES:
-                values[key] = _one_of(text, CHOICES[key])
-            elif key in ("std_min", "std_max"):
-                values[key] = float(text)
-            elif key in ("shared_encoder", "freeze_vision_encoder", "learned_temperature"):
-                values[key] = _one_of(text.lower(), ("true", "false")) == "true"
-            else:
-                values[key] = _whole(text, _LEAST[key])
-        except ValueError as error:
-            raise UsageError(
-                f"--set {key}={text}: not a value of {key}: {error}",
-                hint="for example cameras=front,wrist image_size=128x128 actor_hidden_dims=256,256",
-            ) from None
-    return values
-
-
-def _one_of(text: str, choices: tuple[str, ...]) -> str:
-    if text not in choices:
-        raise ValueError(f"expected one of {', '.join(choices)}")
-    return text
-
-
-def _whole(text: str, minimum: int) -> int:
-    number = int(text) if len(text) <= 9 else -1
-    if number < minimum:
-        raise ValueError(f"expected a whole number of at least {minimum}")
-    return number
+    example = "cameras=front,wrist image_size=128x128 actor_hidden_dims=256,256"
+    return parse(settings, {key: _kind(key) for key in SETTINGS}, of="sac", example=example)
 
 
 def with_settings(config: SACConfig, settings: Mapping[str, str]) -> SACConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weightkit.architectures.features import shape_of
 from weightkit.architectures.sac.config import CHOICES, DEFAULTS, FINALS, RESNET_WIDTHS, WIDTHS, SACConfig
 from weightkit.core.section import Section
 from weightkit.errors import ConfigError
@@ -129,21 +130,6 @@ def _final(mlp: Section) -> str:
     if name not in TORCH_NAMES:
         raise mlp.wrong("final_activation", f"null or one of {', '.join(TORCH_NAMES)}", name)
     return TORCH_NAMES[name]
-
-
-def shape_of(features: Section, key: str, rank: int) -> tuple[int, ...]:
-    """The shape of a feature, written as an object with a shape or as the bare list. Raises ConfigError."""
-    raw = features.raw(key)
-    if isinstance(raw, list):
-        shape, where = features.sizes(key), features.where(key)
-    else:
-        feature = features.section(key)
-        shape, where = feature.sizes("shape"), feature.where("shape")
-        feature.raw("type")
-    if len(shape) != rank:
-        wanted = "[channels, height, width]" if rank == 3 else "[size]"
-        raise ConfigError(f"{where}: expected {wanted}, found {list(shape)}")
-    return shape
 
 
 def _check_single(features: Section, key: str, single: Section, frames: int) -> None:
