@@ -41,7 +41,8 @@ class Conventions:
     """What a project's own code hands to the net and takes from it, in words: none of it is in the tensors.
 
     ``pixels`` is the range of the images that the project's net wants; "either" where it tells them apart by type.
-    ``trap`` says where the project's own code hands its net something else than that.
+    ``trap`` says where the project's own code hands its net something else than that, ``stock`` why its own code does
+    not load such a policy as it is.
     """
 
     pixels: Literal["0..255", "0..1", "either", "none"]
@@ -49,6 +50,7 @@ class Conventions:
     state: str
     action: str
     trap: str = ""
+    stock: str = ""
 
 
 @dataclass(frozen=True, slots=True)

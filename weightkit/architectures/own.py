@@ -39,7 +39,9 @@ def recognise_own(checkpoint: Checkpoint) -> Recognition | None:
     values = document.get("config")
     name = values.get("type") if isinstance(values, dict) else None
     layout = document.get("layout", name)
-    if not isinstance(values, dict) or not isinstance(name, str) or not is_layout(str(layout)):
+    if not isinstance(values, dict) or "input_features" in values:  # a copy of LeRobot's own, which says what it is
+        return None
+    if not isinstance(name, str) or not is_layout(str(layout)):
         return None
     if architecture_name_of(str(layout)) != name:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weightkit.architectures import layout_named
-from weightkit.architectures.base import Architecture, Conventions
+from weightkit.architectures.base import Architecture, Conventions, Inputs
 from weightkit.core.plan import ConversionTarget
 from weightkit.core.rule import Fate, Mapping, identity_mapping
 from weightkit.engine.matching import TemplateIndex
@@ -19,11 +19,15 @@ _ZEROS = "layout {!r} has it and the net does not: zeros"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``target`` is what must come out, for the net that ``config`` describes; ``mapping`` leads there."""
+    """``target`` is what must come out, for the net that ``config`` describes; ``mapping`` leads there.
+
+    ``inputs`` is what that net looks at, frames and channels apart where the layout counts them as one.
+    """
 
     target: ConversionTarget
     mapping: Mapping
     config: Any
+    inputs: Inputs
 
 
 def find_route(
@@ -42,23 +46,25 @@ def find_route(
     """
     source, layout = layout_named(source_layout), layout_named(target_layout)
     config = target_config if layout is None else layout.fitted(target_config)
-    native = architecture.target(config)
+    inputs = architecture.inputs(target_config)
+    native = replace(architecture.target(config), axes=architecture.target(target_config).axes)
     known = config if source_config is None else source_config
     there = architecture.target(known)
     mapping = identity_mapping(architecture.name) if source is None else source.mapping(known)
     if layout is None and there.state.aliases == native.state.aliases:
-        return Route(native, mapping, config)
+        return Route(native, mapping, config, inputs)
     source_name: NameOf = same_name if source is None else backwards(mapping, there.lists)
     drops = _drops(mapping, source_layout)
     if layout is None:
         rules = joined(drops, there.state, source_name, native, native.state, same_name, {})
-        return Route(native, rules, config)
+        return Route(native, rules, config, inputs)
     back = layout.mapping(config, options)
     extras = layout.extras(config, options)
     target = layout_target(native, back, extras, target_layout)
     target_name = backwards(back, native.lists)
     reasons = _reasons(back, extras, target_layout)
-    return Route(target, joined(drops, there.state, source_name, target, native.state, target_name, reasons), config)
+    rules = joined(drops, there.state, source_name, target, native.state, target_name, reasons)
+    return Route(target, rules, config, inputs)
 
 
 def native_names(architecture: Architecture, layout: str, config: Any) -> NameOf:

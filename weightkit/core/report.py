@@ -87,6 +87,7 @@ CODES: dict[str, str] = {
     "WK220": "a second name of a tensor is written as a reference",
     "WK221": "the target's code hands its net images of another range than the source's, or than the net wants",
     "WK222": "the comparison of outputs could not have seen a difference",
+    "WK223": "the target's own code does not load this policy as it is",
     "WK301": "act() reads a tensor that nobody sends",
     "WK302": "a tensor of a module that act() uses was not read on the probes",
     "WK303": "the two sides disagree on a tensor's shape or dtype",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Read = Callable[[str], np.ndarray]
     Look = Callable[[str, np.ndarray], None]
 
+_ONE_FOR_SEVERAL = "the target has one tensor where the source has several that differ: it cannot hold this policy"
 _OTHER_SOURCE = "convert the file that the plan was made for, or make a new plan: --plan-only"
 
 
@@ -88,7 +89,8 @@ class Execution:
             try:
                 results = op_of(call).apply(arrays)
             except ValueError as reason:
-                raise _refused("WK205", step.targets[0], f"{call}: {reason}") from None
+                hint = _ONE_FOR_SEVERAL if call.name == "same" else ""
+                raise _refused("WK205", step.targets[0], f"{call}: {reason}", hint) from None
             if call.name == "cast":
                 errors += map(cast_error, arrays, results)
             arrays = results

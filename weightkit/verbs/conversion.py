@@ -9,7 +9,7 @@ from typing import Any
 from weightkit.architectures import (
     is_layout,
 )
-from weightkit.architectures.base import Architecture
+from weightkit.architectures.base import Architecture, Inputs
 from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.routes import groups_by_name
 from weightkit.core.checkpoint import Checkpoint
@@ -36,7 +36,7 @@ class Conversion:
     ``architecture`` and its ``config`` are those of the target where they are known. ``keeps_metadata``: whether what
     stands beside the tensors goes along, which it does only where the names stay the source's own. ``options`` are
     settings of the target layout, ``beside`` is what goes along with a known policy into any layout, ``acting`` are the
-    target's names that choosing an action reads.
+    target's names that choosing an action reads, ``inputs`` what its net looks at.
     """
 
     source: Checkpoint
@@ -50,6 +50,7 @@ class Conversion:
     options: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, object] = field(default_factory=dict)
     acting: frozenset[str] = frozenset()
+    inputs: Inputs | None = None
 
     def execution(self, progress: Progress | None = None, look: Look | None = None) -> Execution:
         """One application of the plan to the source."""

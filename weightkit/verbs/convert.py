@@ -293,7 +293,8 @@ def conversion_report(
             total = group(target)
             total["tensors"] += 1
             total["adapted"] += bool(step.ops)
-            total["parameters"] += spec.numel
+            if target not in plan.target.aliases:
+                total["parameters"] += spec.numel
             row: dict[str, object] = {
                 "target": target,
                 "sources": list(step.sources),

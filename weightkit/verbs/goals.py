@@ -125,6 +125,7 @@ def into_layout(
         findings += [f for f in recognition.findings if not answered or f.code != "WK108"]
     if layout == to == architecture.name:
         findings.append(_already(checkpoint, to))
+    recognition = _with_names_of(recognition, wanted) if config is not None else recognition
     own_rules = rules if layout != to else None  # what is there already has the names that they would give
     same = recognition is not None and recognition.layout == layout
     route = find_route(
@@ -141,7 +142,7 @@ def into_layout(
         checkpoint, plan, (*findings, *notes_on(plan)), recognition, architecture, route.config, layout=layout
     )
     beside = recognition.beside if recognition is not None else {}
-    return replace(found, options=options, beside=beside, acting=route.target.acting)
+    return replace(found, options=options, beside=beside, acting=route.target.acting, inputs=route.inputs)
 
 
 def _may_go(name: str, choices: Choices, acting: frozenset[str]) -> bool:
@@ -176,6 +177,17 @@ def _already(checkpoint: Checkpoint, layout: str) -> Finding:
     return Finding("WK213", Severity.INFO, checkpoint.path, message)
 
 
+def _with_names_of(recognition: Recognition | None, wanted: Any) -> Recognition | None:
+    """The recognition with the cameras' names that the target's configuration gives, where the source has none."""
+    if recognition is None or recognition.config is None:
+        return recognition
+    assumed = any(finding.code == "WK108" and finding.subject == "cameras" for finding in recognition.findings)
+    cameras = getattr(wanted, "cameras", ())
+    if not assumed or len(cameras) != len(getattr(recognition.config, "cameras", ())):
+        return recognition
+    return replace(recognition, config=replace(recognition.config, cameras=cameras))
+
+
 def _options(
     to: str, recognition: Recognition | None, settings: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -206,7 +218,11 @@ def _conventions(architecture: Architecture, layout: str | None, to: str, config
     if theirs.pixels != ours.pixels and not {"none", "either"} & {theirs.pixels, ours.pixels}:
         problems.append(f"images: {layout} takes {theirs.images}; {to} takes {ours.images}")
     hint = "the weights are right; check what your code hands to the policy"
-    return [Finding("WK221", Severity.WARNING, "observation.images", problem, hint) for problem in problems]
+    found = [Finding("WK221", Severity.WARNING, "observation.images", problem, hint) for problem in problems]
+    if ours.stock:
+        message = f"the project's own code does not load this policy as it is: {ours.stock}"
+        found.append(Finding("WK223", Severity.WARNING, to, message))
+    return found
 
 
 def _target_config(

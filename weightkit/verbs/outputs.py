@@ -119,6 +119,9 @@ def compare_policies(
             if kind in expected:
                 for control, net in nets.items():
                     _widen(controls[control], _apart(reference, outputs_of(net, theirs, action)))
+    for judged, net in ((one, other), (other, one)):
+        if getattr(judged.policy, "critic", None) is None and getattr(net.policy, "critic", None) is not None:
+            notes.append(f"{judged.name} has no whole critic: Q values are not compared")
     comparison = Comparison(
         "equal", "", atol, tuple(expected), sum(map(len, made.values())) * count, differences, controls, limits,
         tuple(notes),

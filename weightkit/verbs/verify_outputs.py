@@ -63,6 +63,7 @@ def _report(a: str | os.PathLike[str], b: str | os.PathLike[str], found: Compari
     if found.verdict != "equal":
         code = "WK212" if found.verdict == "different" else "WK222"
         findings.append(Finding(code, Severity.ERROR, "outputs", found.why, _HINTS[found.verdict]))
+    findings += [Finding("WK212", Severity.WARNING, "q_values", note) for note in found.notes if "not compared" in note]
     facts: dict[str, object] = {"path_a": str(a), "path_b": str(b), **found.to_dict()}
     return Report("verify-outputs", tuple(findings), facts, int(found.verdict != "equal"))
 

@@ -33,12 +33,14 @@ class FbDrQV2:
     options: NameMap[str, str] = {}
 
     def conventions(self, config: DrQV2Config) -> Conventions:
-        del config
+        usual = (config.image_height, config.image_width, config.encoder_channels, config.num_downsample_convs,
+                 config.num_post_downsample_convs, len(set(config.mlp_nodes))) == (84, 84, 32, 1, 3, 1)  # fmt: skip
         return Conventions(
             "0..255",
             "uint8 0..255, which the encoder divides by 255; one camera, frames stacked on channels, oldest first",
             "none",
             "tanh of the mean in -1..1, the range of the environment's own wrapper",
+            stock="" if usual else "it is for images of 84x84, four convolutions of 32 channels and one hidden width",
         )
 
     def mapping(self, config: DrQV2Config, options: NameMap[str, str] | None = None) -> Mapping:

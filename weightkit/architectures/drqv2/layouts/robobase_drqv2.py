@@ -17,7 +17,7 @@ from weightkit.architectures.drqv2.inference import Stated, UnusableError, infer
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.names import whole_number
-from weightkit.core.report import Finding
+from weightkit.core.report import Finding, Severity
 from weightkit.core.rule import Mapping
 from weightkit.core.tensor import StateSpec, TensorSpec, spec
 from weightkit.errors import UsageError
@@ -36,6 +36,11 @@ _STRANGERS = (
     ("intrinsic_reward_module.", "an intrinsic reward"),
 )
 """What nets of this project may have and ours cannot hold, by a part of a name."""
+_STATISTICS = {
+    "norm_obs": "states are normalised",
+    "use_standardization": "actions are scaled back",
+    "use_min_max_normalization": "actions are scaled back",
+}
 
 
 class RoboBaseDrQV2:
@@ -95,12 +100,16 @@ class RoboBaseDrQV2:
         findings: list[Finding] = []
         try:
             if not towers:
+                if any(".fused_view_feats." in name for name in state):
+                    message = "the encoder's tensors are not in the file, and the actor's trunk reads their features"
+                    raise UnusableError("encoder", message, "find the file that holds encoder.convs_per_cam.*")
                 message = "a RoboBase policy without images: drqv2 needs at least one camera"
                 raise UnusableError("encoder", message, "inspect lists its tensors")
             _refuse_variants(state, cfg)
             native = native_names(state, read_mapping(Path(__file__).with_name(f"{self.name}.toml")), cameras)
             config, findings, sentence = infer(native, cameras, _stated(cfg), own)
             evidence.append(sentence)
+            findings += [_not_stored(key, what) for key, what in _STATISTICS.items() if cfg.get(key) is True]
         except UnusableError as error:
             findings = [error.finding]
         sure = config is not None and bool(cfg)
@@ -117,6 +126,11 @@ class RoboBaseDrQV2:
             tuple(findings),
             options,
         )
+
+
+def _not_stored(key: str, what: str) -> Finding:
+    message = f"cfg.{key} is true: {what} with statistics that are not in the snapshot"
+    return Finding("WK108", Severity.WARNING, f"cfg.{key}", message, "whoever trained it has them")
 
 
 def _evidence(state: StateSpec, towers: list[re.Match[str]]) -> list[str]:
