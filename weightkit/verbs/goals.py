@@ -37,6 +37,7 @@ from weightkit.verbs.sync_target import sync_target
 
 
 def as_it_is(checkpoint: Checkpoint, recognition: Recognition | None, choices: Choices) -> Conversion:
+    """The same names, but for what is dropped. Raises PlanError."""
     architecture, acting = _acting_path(checkpoint, recognition)
     kept = [name for name in checkpoint.state if not _may_go(name, choices, acting)] if choices.drop else None
     state = checkpoint.state if kept is None else checkpoint.state.only(kept)
@@ -50,6 +51,7 @@ def as_it_is(checkpoint: Checkpoint, recognition: Recognition | None, choices: C
 
 
 def by_rules(checkpoint: Checkpoint, recognition: Recognition | None, rules: Rules, choices: Choices) -> Conversion:
+    """Whatever the rules make of the source. Raises PlanError."""
     plan = plan_from_rules(checkpoint.state, rules, choices)
     return planned(checkpoint, plan, (*checkpoint.findings, *notes_on(plan)), recognition)
 
@@ -103,6 +105,7 @@ def into_layout(
     settings: Mapping[str, str],
     choices: Choices,
 ) -> Conversion:
+    """Into a layout that is known, by its own rules or by the user's. Raises PlanError, ConfigError, UsageError."""
     architecture = architecture_of_layout(to)
     layout = from_ or (recognition.layout if recognition else None)
     if rules is not None:

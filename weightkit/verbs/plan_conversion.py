@@ -18,7 +18,7 @@ from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.routes import native_names
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.plan import Plan
-from weightkit.core.report import Finding, Severity
+from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.rule import Choices, Fate
 from weightkit.core.rule import Mapping as Rules
 from weightkit.core.section import Section
@@ -29,11 +29,8 @@ from weightkit.engine.inversion import invert_plan
 from weightkit.engine.matching import Matcher
 from weightkit.engine.reconciling import parse_adapter
 from weightkit.engine.saved_plan import read_plan
-from weightkit.errors import (
-    FormatError,
-    UnsafeContent,
-    UsageError,
-)
+from weightkit.engine.wrappers import unwrapped
+from weightkit.errors import FormatError, PlanError, UnsafeContent, UsageError
 from weightkit.formats import Limits, open_checkpoint
 from weightkit.mapping_file import read_mapping
 from weightkit.verbs.configure import parse_settings
@@ -176,8 +173,15 @@ def _of_plan(source: str | Path | Checkpoint, plan: Plan, limits: Limits | None)
         return Conversion(checkpoint, plan, findings, architecture=architecture, keeps_metadata=keeps)
     config = architecture.config_from_dict(Section(plan.config, "the plan", "$.config"))
     recognition = recognise(checkpoint)
+    native = architecture.target(config)
     name_of = native_names(architecture, plan.target_layout, config)
-    acting = frozenset(filter(None, map(name_of, architecture.target(config).acting)))
+    plain = {unwrapped(name): spec for name, spec in plan.target.items()}
+    strangers = [name for name in native.state.unique() if plain.get(name_of(name) or "") != native.state[name]]
+    if strangers:
+        message = f"the plan's configuration is of a net with {strangers[0]!r}, which it does not make like that"
+        finding = Finding("WK215", Severity.ERROR, strangers[0], message, "make the plan anew: --plan-only")
+        raise PlanError(message, report=Report("plan", (finding,), exit_code=1), hint=finding.hint)
+    acting = frozenset(filter(None, map(name_of, native.acting)))
     return Conversion(
         checkpoint,
         plan,

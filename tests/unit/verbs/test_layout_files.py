@@ -20,6 +20,7 @@ from weightkit.architectures import known_layouts, recognise
 from weightkit.architectures.beside import array_of_json, array_to_json
 from weightkit.errors import PlanError, WeightkitError
 from weightkit.formats import open_checkpoint
+from weightkit.verbs.convert import save_plan
 from weightkit.verbs.listing import list_layouts
 from weightkit.verbs.verify_outputs import verify_outputs
 from weightkit_runners.templates import write_template
@@ -354,8 +355,6 @@ def test_cameras_that_the_file_names_are_not_swapped_by_a_setting(tmp_path: Path
 
 @needs_shared
 def test_a_plan_into_a_lerobot_folder_is_undone_although_statistics_lie_beside_the_weights(tmp_path: Path) -> None:
-    from weightkit.verbs.convert import save_plan
-
     real = SHARED / "real" / "lerobot044_sac_shared"
     wk.convert(real, to="sac", out=tmp_path / "native.safetensors")
     save_plan(tmp_path / "native.safetensors", tmp_path / "plan.json", to="lerobot-sac")
@@ -522,3 +521,16 @@ def test_what_the_projects_own_code_does_not_load_is_said(tmp_path: Path) -> Non
     save_drqv2(tmp_path / "snapshot.pt", (6, 2, 2, 3, 4))
     report = wk.convert(tmp_path / "snapshot.pt", to="fb-drqv2", out=tmp_path / "small.pt")
     assert "WK223" in {finding.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("change", [{"mlp_nodes": [7]}, {"cameras": ["front"]}, {"num_critics": 3}])
+def test_a_saved_plan_whose_configuration_is_of_another_net_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    source = small_robobase(tmp_path / "source.pt")
+    save_plan(source, tmp_path / "plan.json", to="drqv2")
+    wk.convert(source, plan=tmp_path / "plan.json", out=tmp_path / "whole")
+    document = json.loads((tmp_path / "plan.json").read_text())
+    document["config"] |= change
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match="configuration is of a net"):
+        wk.convert(source, plan=tmp_path / "plan.json", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
