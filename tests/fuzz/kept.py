@@ -98,7 +98,7 @@ KEPT = (
             lambda length=length: _padded(length),  # type: ignore[misc]
             ("opened without verdict 0",),
         )
-        for length in (130, 131, 132, 386, 643, 900)
+        for length in (130, 131, 132, 386, 643, 900, 0x8228, 0x8328, 0x8428, 0x8288, 0x18228, 0x18328, 0x18428, 0x28388)
     ),
     Kept(
         "signalling-nan",

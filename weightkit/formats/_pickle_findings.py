@@ -96,7 +96,7 @@ def refuse_payload(source: Source, limits: Limits) -> None:
         return
     content = bytes(source.read(0, min(source.size, _MOST_JUDGED)))
     try:
-        found = unpickle(content, where=source.shown, limits=limits).remarks
+        found = unpickle(content, where=source.shown, limits=limits, by_chance=True).remarks
     except UnsafeContent:
         raise
     except CutShort:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
+EXTENSION_CODE = "extension code"
 _MOST_REMARKS = 1000
 
 
@@ -255,7 +256,7 @@ class Opcodes(Literals):
         code = self._number(position, width)
         ref = Ref("copyreg extension", str(code), position - 1)
         self.refs.append(ref)
-        self.remark(Remark("unsafe", position - 1, ref.path, f"extension code {code} stands for a hidden global"))
+        self.remark(Remark("unsafe", position - 1, ref.path, f"{EXTENSION_CODE} {code} stands for a hidden global"))
         return self._push(ref, position + width)
 
     def _ext1(self, position: int) -> int:

@@ -12,7 +12,7 @@ import time
 
 from weightkit.core.text import printable
 from weightkit.errors import CorruptFile, UnsafeContent
-from weightkit.formats._pickle_opcodes import TABLE, Opcodes
+from weightkit.formats._pickle_opcodes import EXTENSION_CODE, TABLE, Opcodes
 from weightkit.formats._pickle_policy import Remark
 from weightkit.formats._pickle_records import Call, Persistent, Ref
 from weightkit.formats.base import Limits
@@ -40,8 +40,12 @@ class Unpickled:
         self.leftovers = len(machine.stack) + sum(len(part) for part in machine.marked) + len(machine.marked)
 
 
-def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> Unpickled:
+def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0, by_chance: bool = False) -> Unpickled:
     """The pickle at ``start`` of ``content``; ``where`` (printable) begins every message.
+
+    ``by_chance``: the bytes are a file of another format, of which a few may read as opcodes. Where such a stream
+    breaks off, the mention of one extension code is no payload: two bytes of a length are enough for it, and only what
+    the loading program itself registered has a code.
 
     Raises CorruptFile where the stream is malformed, UnsafeContent where it is malformed after a payload (the payload
     is named), LimitExceeded where a limit is hit.
@@ -50,7 +54,8 @@ def unpickle(content: bytes, *, where: str, limits: Limits, start: int = 0) -> U
     try:
         return machine.run(start)
     except CorruptFile as error:
-        payloads = name_payloads(machine.remarks)
+        mention = by_chance and len(machine.remarks) == 1 and machine.remarks[0].message.startswith(EXTENSION_CODE)
+        payloads = "" if mention else name_payloads(machine.remarks)
         if payloads:
             raise UnsafeContent(
                 f"{where}: {payloads}; further on the stream is malformed ({error.message})",
