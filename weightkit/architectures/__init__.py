@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weightkit.engine.wrappers import are_plain
 from weightkit.errors import UsageError
 
 TYPE_CHECKING = False
@@ -85,7 +86,29 @@ def layout_named(name: str) -> Layout | None:
 
 
 def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None) -> Recognition | None:
-    """What the checkpoint's tensors are, None where no architecture knows them."""
+    """What the checkpoint's tensors are, None where no architecture knows them.
+
+    What wrappers put into the names is looked through where that shows another net, or one at all.
+    """
+    found = _recognise(checkpoint, settings or {})
+    if are_plain(checkpoint.state):
+        return found
+    from weightkit.architectures.wrapped import said_so, without_wrappers
+
+    bare = without_wrappers(checkpoint)
+    inside = _recognise(bare, settings or {}) if bare is not None else None
+    if inside is None or (found is not None and (inside.config is None or _same(found, inside))):
+        return found
+    return said_so(inside, checkpoint)
+
+
+def _same(one: Recognition, other: Recognition) -> bool:
+    """Whether both are the same net under the same layout."""
+    return (one.layout, one.config) == (other.layout, other.config)
+
+
+def _recognise(checkpoint: Checkpoint, settings: Mapping[str, str]) -> Recognition | None:
+    """What the tensors are as they are called."""
     if "weightkit_version" in checkpoint.metadata:
         from weightkit.architectures.own import recognise_own
 
@@ -95,13 +118,13 @@ def recognise(checkpoint: Checkpoint, settings: Mapping[str, str] | None = None)
     for name in ARCHITECTURES:
         for layout in _module(name, "recognise").candidates(checkpoint):
             found = layout_named(layout)
-            recognition = found.recognise(checkpoint, settings or {}) if found is not None else None
+            recognition = found.recognise(checkpoint, settings) if found is not None else None
             if recognition is not None:
                 return recognition
     if _may_have_plugins():
         from weightkit.architectures.plugins import recognise_by_plugins
 
-        return recognise_by_plugins(checkpoint, settings or {})
+        return recognise_by_plugins(checkpoint, settings)
     return None
 
 

@@ -11,7 +11,7 @@ from weightkit.core.names import Lists, Segment, Template
 from weightkit.core.plan import SecondName
 from weightkit.core.rule import Companions, Mapping, Rule
 from weightkit.core.tensor import StateSpec
-from weightkit.engine.wrappers import unwrapped
+from weightkit.engine.wrappers import are_plain, unwrapped
 
 Bound = dict[str, "int | str"]
 T = TypeVar("T")
@@ -174,12 +174,17 @@ class Matcher:
 
         Where a name stands for one that is a second name itself, it stands for that one's first; names that stand for
         each other are none. A spelling whose first name is not in the file is no second name: the rules see it as the
-        first. Second: the names that the layout has as second names of two others.
+        first. What wrappers put into names is looked through where a name is nothing as it is.
+        Second: the names that the layout has as second names of two others.
         """
         spelled: dict[str, tuple[str, str]] = {}
         ambiguous: list[str] = []
+        stored = {} if not self.mapping.spellings or are_plain(source) else _by_plain_name(source)
         for name in source if self.mapping.spellings else ():
             firsts = {of: why for of, why in self._spelled(name) if of in source and of != name}
+            if stored and not firsts and not self.matches(name):
+                others = ((stored.get(of), why) for of, why in self._spelled(unwrapped(name)))
+                firsts = {of: why for of, why in others if of is not None and of != name}
             if len(firsts) > 1:
                 ambiguous.append(name)
             elif firsts:
@@ -213,6 +218,16 @@ class Matcher:
             if len(firsts) == 1:
                 return firsts.pop()
         return name
+
+
+def _by_plain_name(source: StateSpec) -> dict[str, str]:
+    """Names without what wrappers put there -> the name in the file, where that is one name only."""
+    found: dict[str, str] = {}
+    several: set[str] = set()
+    for name in source:
+        if found.setdefault(unwrapped(name), name) != name:
+            several.add(unwrapped(name))
+    return {plain: name for plain, name in found.items() if plain not in several}
 
 
 class Globs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locations import SHARED, needs_shared
@@ -99,6 +99,34 @@ def test_what_is_written_under_a_projects_names_comes_back_byte_for_byte(
     home = applied(make_plan(plan.produced, back.target, back.mapping), written)
     for name in native:
         assert home[name].tobytes() == arrays[name].tobytes(), name
+
+
+WRAPPERS: dict[str, Callable[[str], str]] = {
+    "compiled": lambda name: f"_orig_mod.{name}",
+    "data parallel": lambda name: f"module.{name}",
+    "both": lambda name: f"module._orig_mod.{name}",
+    "each module compiled": lambda name: name.replace(".", "._orig_mod.", 1),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("layout", SPOKES)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_what_wrappers_put_into_names_is_looked_through_second_names_included(
+    layout: str, wrapper: str, data: st.DataObject
+) -> None:
+    config = data.draw(policies(layout))
+    wrapped = WRAPPERS[wrapper]
+    state = route(architecture_of_layout(layout).name, layout, config).target.state
+    named = StateSpec({wrapped(name): state[name] for name in state})  # as a file without ties stores it
+    back = route(layout, architecture_of_layout(layout).name, config)
+    plain = make_plan(StateSpec(dict(state)), back.target, back.mapping)
+    plan = make_plan(named, back.target, back.mapping)
+    assert plan.produced == plain.produced
+    for step, like in zip(plan.steps, plain.steps, strict=True):
+        assert (step.targets, step.ops) == (like.targets, like.ops)
+        assert step.sources == tuple(map(wrapped, like.sources))
 
 
 @pytest.mark.parametrize("layout", SPOKES)

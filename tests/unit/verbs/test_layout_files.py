@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -534,3 +535,58 @@ def test_a_saved_plan_whose_configuration_is_of_another_net_is_refused(change: d
     with pytest.raises(PlanError, match="configuration is of a net"):
         wk.convert(source, plan=tmp_path / "plan.json", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+WRAPPERS: dict[str, Callable[[str], str]] = {
+    "compiled": lambda name: f"_orig_mod.{name}",
+    "data parallel": lambda name: f"module.{name}",
+    "both": lambda name: f"_orig_mod.module.{name}",
+    "each module": lambda name: name.replace(".", "._orig_mod.", 1),
+    "only the critics": lambda name: name.replace("critic.", "critic._orig_mod.", 1),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize(
+    "layout", ["robobase-drqv2", "lerobot-drqv2", "lerobot-sac", "lerobot-sac compiled", "sb3-sac"]
+)
+def test_a_wrapped_policy_is_recognised_and_becomes_the_same_as_without(
+    layout: str, wrapper: str, tmp_path: Path
+) -> None:
+    if layout == "robobase-drqv2":
+        source = small_robobase(tmp_path / "source.pt")
+    elif layout == "lerobot-drqv2":
+        source = tmp_path / "source.pt"
+        wk.convert(small_robobase(tmp_path / "snapshot.pt"), to=layout, out=source)
+    elif layout == "sb3-sac":
+        source = PEERS / "sac" / "sb3_tanh.zip"
+    else:
+        folder = "lerobot044_separate_compiled" if "compiled" in layout else "lerobot044_shared"
+        source = PEERS / "sac" / folder / "model.safetensors"
+    checkpoint = open_checkpoint(source)
+    arrays = {name: torch.from_numpy(checkpoint.read(name)) for name in checkpoint.state}
+    torch.save(arrays, tmp_path / "plain.pt")
+    torch.save({WRAPPERS[wrapper](name): array for name, array in arrays.items()}, tmp_path / "wrapped.pt")
+    to = known_layouts()[layout.split()[0]]
+    size = {"image_size": f"{SMALL.image_height}x{SMALL.image_width}"} if to == "drqv2" else {}
+    plain = wk.convert(tmp_path / "plain.pt", to=to, out=tmp_path / "plain.safetensors", set=size)
+    wrapped = wk.convert(tmp_path / "wrapped.pt", to=to, out=tmp_path / "wrapped.safetensors", set=size)
+    assert wrapped.facts["source_layout"] == plain.facts["source_layout"] == layout.split()[0]
+    check: Any = wrapped.facts["function_check"]
+    assert check["verdict"] == "equal"
+    ours, theirs = (open_checkpoint(tmp_path / f"{name}.safetensors") for name in ("wrapped", "plain"))
+    assert ours.metadata["config"] == theirs.metadata["config"]
+    assert list(ours.state) == list(theirs.state)
+    for name in theirs.state:
+        assert ours.read(name).tobytes() == theirs.read(name).tobytes(), name
+    seen: list[Any] = [wk.inspect(tmp_path / name).facts["groups"] for name in ("wrapped.pt", "plain.pt")]
+    assert seen[0] == seen[1]
+
+
+def test_a_policy_that_is_there_with_and_without_a_wrapper_is_a_collision_that_names_both(tmp_path: Path) -> None:
+    name = "critic.qs.0.out_mlp.0.weight"
+    small_robobase(tmp_path / "both.pt", **{f"_orig_mod.{name}": torch.zeros(robobase_spec(SMALL)[name].shape)})
+    with pytest.raises(PlanError) as caught:
+        wk.convert(tmp_path / "both.pt", to="drqv2", out=tmp_path / "out.safetensors")
+    assert caught.value.report is not None
+    assert any(f"_orig_mod.{name}" in finding.message for finding in caught.value.report.findings)

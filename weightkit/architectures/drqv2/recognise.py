@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weightkit.engine.wrappers import unwrapped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from weightkit.core.checkpoint import Checkpoint
@@ -20,5 +22,5 @@ def candidates(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def group_of(name: str) -> str:
     """The group that a tensor of any of the layouts belongs to."""
-    first = name.split(".", 1)[0]
+    first = unwrapped(name).split(".", 1)[0]
     return {"actor_model": "actor", "critic_ensemble": "critic"}.get(first, first)

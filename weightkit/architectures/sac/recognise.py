@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weightkit.engine.wrappers import unwrapped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from weightkit.core.checkpoint import Checkpoint
@@ -29,7 +31,7 @@ def group_of(name: str) -> str:
 
     A vision backbone is a group of its own, ``encoder.backbone``: frozen, it never travels.
     """
-    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    parts = unwrapped(name).split(".")
     first = parts[0]
     if first in ("encoder", "critic_encoder", "critic_target_encoder"):
         return f"{first}.backbone" if parts[1:2] == ["backbone"] else first
