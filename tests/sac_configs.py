@@ -10,13 +10,22 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from locations import FIXTURES
+from weightkit.architectures import recognise
+from weightkit.architectures.base import Layout
+from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.sac.architecture import ARCHITECTURE
 from weightkit.architectures.sac.config import SACConfig
+from weightkit.architectures.sac.layouts.lerobot_sac import LAYOUT as LEROBOT
 from weightkit.architectures.sac.sb3_inference import STD_MAX, STD_MIN
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.rule import Fate, Mapping
 from weightkit.core.tensor import StateSpec, TensorSpec, spec
+from weightkit.formats import open_checkpoint
 
+PEERS = FIXTURES / "peers" / "sac"
+PREPROCESSOR = "policy_preprocessor_step_3_normalizer_processor.safetensors"
+POSTPROCESSOR = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 CAMERAS = ("front", "wrist", "top.left", "observation.image", "cam-2", "type")
 WIDTHS = st.lists(st.integers(3, 6), min_size=1, max_size=3).map(tuple)
 FINALS = st.sampled_from(["silu", "silu", "tanh", "none"])
@@ -169,3 +178,16 @@ def key_table(path: Path) -> dict[str, dict[str, Any]]:
 
 def table_specs(table: dict[str, dict[str, Any]]) -> dict[str, TensorSpec]:
     return {name: spec(row["dtype"], *row["shape"]) for name, row in table.items()}
+
+
+def recognised(path: Path, **settings: str) -> Recognition:
+    found = recognise(open_checkpoint(path), settings)
+    assert found is not None
+    return found
+
+
+def bare(config: SACConfig, layout: Layout = LEROBOT) -> StateSpec:
+    """The tensors of a net under the layout's names."""
+    names = turned_round(layout.mapping(config), config)
+    native = ARCHITECTURE.spec(config)
+    return StateSpec({names[name]: native[name] for name in native})

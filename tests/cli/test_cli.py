@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from folded import expand
 from locations import ROOT
 from robobase_files import cfg_of, robobase_state, save_robobase
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_policy
-from weightkit.cli.main import VERBS, main
+from weightkit.cli.main import VERBS
 
 CONFIG = drqv2_config(SMALL_DRQV2)
 POLICY = drqv2_policy(SMALL_DRQV2, 1)
@@ -39,19 +40,9 @@ class Answer:
 
 
 @pytest.fixture
-def weightkit(capsys: pytest.CaptureFixture[str]) -> Any:
+def weightkit(call: Callable[..., tuple[int, str, str]]) -> Callable[..., Answer]:
     """Run the command line in this process."""
-
-    def call(*arguments: str | Path) -> Answer:
-        code: Any = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return call
+    return lambda *arguments: Answer(*call(*arguments))
 
 
 @pytest.fixture(scope="module")

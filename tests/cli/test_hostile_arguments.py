@@ -7,34 +7,17 @@ import struct
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from corpus.opcodes import Raw, named, persistent, pickled, tensor
 from corpus.rawzip import archive
-from weightkit.cli.main import VERBS, main
+from weightkit.cli.main import VERBS
 
 ESCAPES = "X\x1b[31m\u202e\r\n\x9b2J\u2066\u200b"
 GOOD = archive(pickled({"w": tensor()}))
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code: Any = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,29 +16,12 @@ import weightkit as wk
 from html_pages import read_page
 from robobase_files import cfg_of, robobase_state, save_robobase
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_policy
-from weightkit.cli.main import main
 from weightkit.errors import PlanError, WriteError
 
 Call = Callable[..., tuple[int, str, str]]
 CONFIG = drqv2_config(SMALL_DRQV2)
 POLICY = drqv2_policy(SMALL_DRQV2, 1)
 SINGLE = {**SMALL_DRQV2, "frame_stack": 1}
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code: Any = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

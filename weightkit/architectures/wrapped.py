@@ -7,14 +7,17 @@ from dataclasses import replace
 from weightkit.architectures.recognition import Recognition
 from weightkit.core.checkpoint import Checkpoint
 from weightkit.core.tensor import StateSpec
-from weightkit.engine.wrappers import unwrapped
+from weightkit.engine.wrappers import by_plain_name, unwrapped
 
 
 def without_wrappers(checkpoint: Checkpoint) -> Checkpoint | None:
-    """The checkpoint under the names that the modules have by themselves; None where two names would be one."""
+    """The checkpoint under the names that the modules have by themselves.
+
+    None where it is under those already, and where two names would be one.
+    """
     state = checkpoint.state
-    stored = {unwrapped(name): name for name in state}
-    if len(stored) != len(state):
+    stored = by_plain_name(state)
+    if len(stored) != len(state) or stored.keys() == state.keys():
         return None
     return Checkpoint(
         checkpoint.path,

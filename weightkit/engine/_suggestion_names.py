@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Segments that a wrapper of a module adds, wherever they stand."""
+from weightkit.engine.wrappers import ANYWHERE, IN_FRONT
 
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -54,8 +53,8 @@ _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words.split
 def stripped_names(names: Iterable[str]) -> dict[str, str]:
     """Each name without the segments of wrappers; as it is where two names would then be one."""
     names = list(names)
-    bare = {name: [s for s in name.split(".") if s not in WRAPPERS] or [name] for name in names}
-    if names and all(len(segments) > 1 and segments[0] == "module" for segments in bare.values()):
+    bare = {name: [s for s in name.split(".") if s not in ANYWHERE] or [name] for name in names}
+    if names and all(len(segments) > 1 and segments[0] == IN_FRONT for segments in bare.values()):
         bare = {name: segments[1:] for name, segments in bare.items()}
     found = {name: ".".join(segments) for name, segments in bare.items()}
     counts: dict[str, int] = {}

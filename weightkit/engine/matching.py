@@ -11,7 +11,7 @@ from weightkit.core.names import Lists, Segment, Template
 from weightkit.core.plan import SecondName
 from weightkit.core.rule import Companions, Mapping, Rule
 from weightkit.core.tensor import StateSpec
-from weightkit.engine.wrappers import are_plain, unwrapped
+from weightkit.engine.wrappers import are_plain, by_plain_name, unwrapped
 
 Bound = dict[str, "int | str"]
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class Matcher:
         """
         spelled: dict[str, tuple[str, str]] = {}
         ambiguous: list[str] = []
-        stored = {} if not self.mapping.spellings or are_plain(source) else _by_plain_name(source)
+        stored = {} if not self.mapping.spellings or are_plain(source) else by_plain_name(source)
         for name in source if self.mapping.spellings else ():
             firsts = {of: why for of, why in self._spelled(name) if of in source and of != name}
             if stored and not firsts and not self.matches(name):
@@ -218,16 +218,6 @@ class Matcher:
             if len(firsts) == 1:
                 return firsts.pop()
         return name
-
-
-def _by_plain_name(source: StateSpec) -> dict[str, str]:
-    """Names without what wrappers put there -> the name in the file, where that is one name only."""
-    found: dict[str, str] = {}
-    several: set[str] = set()
-    for name in source:
-        if found.setdefault(unwrapped(name), name) != name:
-            several.add(unwrapped(name))
-    return {plain: name for plain, name in found.items() if plain not in several}
 
 
 class Globs:

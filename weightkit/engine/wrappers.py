@@ -18,6 +18,17 @@ def are_plain(names: Iterable[str]) -> bool:
     return "_mod" not in everything and f"{IN_FRONT}." not in everything
 
 
+def by_plain_name(names: Iterable[str]) -> dict[str, str]:
+    """Each name without what wrappers put there -> the name, where that is one name only."""
+    found: dict[str, str] = {}
+    several: set[str] = set()
+    for name in names:
+        plain = unwrapped(name)
+        if found.setdefault(plain, name) != name:
+            several.add(plain)
+    return {plain: name for plain, name in found.items() if plain not in several}
+
+
 def unwrapped(name: str) -> str:
     """``name`` without the segments that wrappers put there; the last segment is the tensor's own.
 

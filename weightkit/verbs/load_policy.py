@@ -9,7 +9,7 @@ from weightkit.architectures import architecture_named, recognise
 from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.routes import native_names
 from weightkit.core.checkpoint import Checkpoint
-from weightkit.engine.wrappers import unwrapped
+from weightkit.engine.wrappers import by_plain_name
 from weightkit.errors import FormatError
 from weightkit.formats import open_checkpoint
 from weightkit.verbs.conversion import Conversion
@@ -62,7 +62,7 @@ def _into_net(checkpoint: Checkpoint, recognition: Recognition, adapt: tuple[str
     native = architecture.target(recognition.config)
     name_of = native_names(architecture, recognition.layout, recognition.config)
     known = {checkpoint.state.canonical(name) for name in checkpoint.state} - set(_left_out(checkpoint))
-    plain = {unwrapped(name): name for name in checkpoint.state}
+    plain = by_plain_name(checkpoint.state)
     training = [name for name in native.state if name not in native.acting]
     sources = {name: name_of(native.state.canonical(name)) for name in training}
     found = {name: plain.get(source or "") for name, source in sources.items()}

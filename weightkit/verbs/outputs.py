@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from weightkit.architectures.base import Inputs
 from weightkit.architectures.probes import IMAGE_KEY, STATE_KEY, Observation, probes
+from weightkit.core.text import printable
 from weightkit.errors import ConfigError
 
 KINDS = ("moving", "still", "black", "white")
@@ -23,6 +24,7 @@ Outputs = dict[str, "Any"]
 """Output -> array: "action", "mean" (before the tanh) and "std" ``(B, A)``, "discrete_q_values" ``(B, choices)``,
 "q_values" and "target_q_values" ``(num_critics, B)``."""
 _DISCRETE = "discrete_q_values"
+OUTPUTS = frozenset({"action", "mean", "std", _DISCRETE, "q_values", "target_q_values"})
 _SAME_PATH = (("action", "mean", "std"), (_DISCRETE,), ("q_values",), ("target_q_values",))
 """Outputs that the same weights make: a control must show in one of them, for a tanh hides much at its ends."""
 
@@ -113,7 +115,7 @@ def compare_policies(
             reference = outputs_of(one.policy, mine)
             action = reference["action"]
             row = differences.setdefault(kind, {})
-            _widen(row, _apart(reference, outputs_of(other.policy, theirs, action)))
+            _widen(row, _apart(reference, outputs_of(other.policy, theirs, action), heads=True))
             for output in row:
                 limits[output] = max(limits.get(output, 0.0), _allowed(reference.get(output), atol))
             if kind in expected:
@@ -134,24 +136,37 @@ def compare_recorded(
 ) -> Comparison:
     """How far a policy's outputs are from what was recorded of another; controls are the policy's own.
 
-    ``recorded``: "action" ``(B, A)`` and, where it is there, "q_values" and "target_q_values" ``(num_critics, B)`` of
-    that action. Raises ConfigError for an observation that the policy cannot look at.
+    ``recorded``: "action" ``(B, A)`` and any other of OUTPUTS, critics' of that action. What the policy does not give
+    is noted and not compared. Raises ConfigError for an observation that the policy cannot look at.
     """
     action = recorded["action"]
-    for output, array in recorded.items():
+    for output in OUTPUTS & recorded.keys():
+        array = recorded[output]
         if array.size == 0 or array.dtype.kind not in "fiu":
             raise ConfigError(f"{name}: expected numbers at {output}, found {array.dtype.name}{list(array.shape)}")
     controls: dict[str, dict[str, float]] = {}
     try:
-        found = _apart(recorded, outputs_of(one.policy, observation, action))
+        found = _apart(recorded, _as_recorded(one.policy, observation, action))
         for control, net in (("fresh", _fresh(one.policy)), ("permuted", _permuted(one.policy))):
-            controls[control] = _apart(recorded, outputs_of(net, observation, action))
+            controls[control] = _apart(recorded, _as_recorded(net, observation, action))
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(f"{name}: {one.name} cannot look at what was recorded: {said_by(error)}") from None
     limits = {output: _allowed(recorded.get(output), atol) for output in found}
-    comparison = Comparison("equal", "", atol, ("recorded",), len(action), {"recorded": found}, controls, limits)
+    notes = tuple(
+        f"{name} holds {printable(output)}, which {one.name} does not give: it is not compared"
+        for output in recorded
+        if output not in found
+    )
+    comparison = Comparison("equal", "", atol, ("recorded",), len(action), {"recorded": found}, controls, limits, notes)
     recording = Judged(name, None, one.inputs)
     return _judged(comparison, recording, one, {}, None, {})
+
+
+def _as_recorded(policy: Any, observation: Observation, action: Any) -> Outputs:
+    """The policy's outputs; its action with the index of a discrete head where one was recorded."""
+    whole = policy.act(observation).cpu().numpy()
+    found = outputs_of(policy, observation, action[:, : policy.means(observation).shape[1]])
+    return {**found, "action": whole} if whole.shape == action.shape else found
 
 
 def outputs_of(policy: Any, observation: Observation, action: Any = None) -> Outputs:
@@ -276,10 +291,10 @@ def _fitted(observation: Observation, base: Inputs, inputs: Inputs, cameras: Map
     return found
 
 
-def _apart(one: Outputs, other: Outputs) -> dict[str, float]:
-    """The largest absolute difference of each output that both have; a discrete head that one lacks is one."""
+def _apart(one: Outputs, other: Outputs, *, heads: bool = False) -> dict[str, float]:
+    """The largest absolute difference of each output that both have; with ``heads``, a discrete one that one lacks."""
     found = {output: _difference(one[output], other[output]) for output in one if output in other}
-    if (_DISCRETE in one) != (_DISCRETE in other):
+    if heads and (_DISCRETE in one) != (_DISCRETE in other):
         found[_DISCRETE] = float("inf")
     return found
 

@@ -20,7 +20,6 @@ from weightkit.verbs.outputs import ATOL, Comparison, Judged, compare_policies, 
 from weightkit.verbs.sync_target import read_probes
 
 _MOST_PROBES = 4096
-_RECORDED = ("action", "q_values", "target_q_values")
 
 
 def verify_outputs(
@@ -34,9 +33,10 @@ def verify_outputs(
 ) -> Report:
     """The Report on whether ``a`` and ``b`` give the same outputs: exit code 0 where they do.
 
-    ``b`` may be an .npz of recorded outputs: ``observation.*`` with ``action`` and, if wanted, ``q_values``,
-    ``target_q_values``. ``probes``: so many observations of each kind, or an .npz of observations. 1 where they differ,
-    or where the controls show that the comparison is blind. Raises FormatError, ConfigError, UsageError.
+    ``b`` may be an .npz of recorded outputs: ``observation.*`` with ``action`` and, if wanted, ``mean``, ``std``,
+    ``discrete_q_values``, ``q_values``, ``target_q_values``. ``probes``: so many observations of each kind, or an .npz
+    of observations. 1 where they differ, or where the controls show that the comparison is blind. Raises FormatError,
+    ConfigError, UsageError.
     """
     if not atol > 0:
         raise UsageError(f"--atol {atol}: expected a number above 0")
@@ -63,7 +63,7 @@ def _report(a: str | os.PathLike[str], b: str | os.PathLike[str], found: Compari
     if found.verdict != "equal":
         code = "WK212" if found.verdict == "different" else "WK222"
         findings.append(Finding(code, Severity.ERROR, "outputs", found.why, _HINTS[found.verdict]))
-    findings += [Finding("WK212", Severity.WARNING, "q_values", note) for note in found.notes if "not compared" in note]
+    findings += [Finding("WK212", Severity.WARNING, "outputs", note) for note in found.notes if "not compared" in note]
     facts: dict[str, object] = {"path_a": str(a), "path_b": str(b), **found.to_dict()}
     return Report("verify-outputs", tuple(findings), facts, int(found.verdict != "equal"))
 
@@ -96,7 +96,7 @@ def _recorded(path: str | os.PathLike[str]) -> tuple[Observation, dict[str, Any]
         return None
     arrays = {name: checkpoint.read(name) for name in checkpoint.state}
     observation = {name: array for name, array in arrays.items() if name.startswith("observation.")}
-    return observation, {name: arrays[name] for name in _RECORDED if name in arrays}
+    return observation, {name: array for name, array in arrays.items() if name not in observation}
 
 
 def _on_file(one: Judged, other: Judged, given: list[Observation], path: str, atol: float) -> Comparison:

@@ -8,33 +8,24 @@ from typing import Any
 
 import pytest
 
-from locations import FIXTURES
-from sac_configs import SMALL, of_arrays, opened, random_arrays, turned_round
+from sac_configs import (
+    PEERS,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    SMALL,
+    bare,
+    of_arrays,
+    opened,
+    random_arrays,
+    recognised,
+    turned_round,
+)
 from weightkit.architectures import recognise
-from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.sac.architecture import ARCHITECTURE
-from weightkit.architectures.sac.config import SACConfig
 from weightkit.architectures.sac.layouts.lerobot_gaussian_actor import LAYOUT as GAUSSIAN
 from weightkit.architectures.sac.layouts.lerobot_sac import LAYOUT as LEROBOT
 from weightkit.core.tensor import StateSpec, spec
 from weightkit.errors import CorruptFile, UsageError
-from weightkit.formats import open_checkpoint
-
-PEERS = FIXTURES / "peers" / "sac"
-PREPROCESSOR = "policy_preprocessor_step_3_normalizer_processor.safetensors"
-POSTPROCESSOR = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
-
-
-def recognised(path: Path, **settings: str) -> Recognition:
-    found = recognise(open_checkpoint(path), settings)
-    assert found is not None
-    return found
-
-
-def bare(config: SACConfig) -> StateSpec:
-    names = turned_round(LEROBOT.mapping(config), config)
-    native = ARCHITECTURE.spec(config)
-    return StateSpec({names[name]: native[name] for name in native})
 
 
 def document(**changes: Any) -> dict[str, object]:

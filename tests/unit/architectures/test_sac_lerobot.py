@@ -15,12 +15,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from locations import FIXTURES
-from sac_configs import SMALL, opened, turned_round
+from sac_configs import PEERS, POSTPROCESSOR, PREPROCESSOR, SMALL, bare, opened, recognised
 from weightkit.architectures import recognise
 from weightkit.architectures.beside import array_of_json
 from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.sac.architecture import ARCHITECTURE
-from weightkit.architectures.sac.config import SACConfig
 from weightkit.architectures.sac.layouts.lerobot_sac import LAYOUT as LEROBOT
 from weightkit.architectures.sac.recognise import group_of
 from weightkit.core.report import Finding, Severity
@@ -28,25 +27,9 @@ from weightkit.core.tensor import StateSpec, spec
 from weightkit.errors import UsageError
 from weightkit.formats import open_checkpoint
 
-PEERS = FIXTURES / "peers" / "sac"
-PREPROCESSOR = "policy_preprocessor_step_3_normalizer_processor.safetensors"
-POSTPROCESSOR = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
-
-
-def recognised(path: Path, **settings: str) -> Recognition:
-    found = recognise(open_checkpoint(path), settings)
-    assert found is not None
-    return found
-
 
 def about(found: Recognition, severity: Severity) -> list[str]:
     return [finding.subject for finding in found.findings if finding.severity is severity]
-
-
-def bare(config: SACConfig) -> StateSpec:
-    names = turned_round(LEROBOT.mapping(config), config)
-    native = ARCHITECTURE.spec(config)
-    return StateSpec({names[name]: native[name] for name in native})
 
 
 def finding(found: Recognition, subject: str) -> Finding:

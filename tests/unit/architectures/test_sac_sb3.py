@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from locations import FIXTURES
-from sac_configs import SMALL, opened, sb3_net, turned_round
+from sac_configs import SMALL, bare, opened, sb3_net
 from weightkit.architectures import recognise
 from weightkit.architectures.recognition import Recognition
 from weightkit.architectures.sac.architecture import ARCHITECTURE
@@ -24,12 +24,6 @@ PEERS = FIXTURES / "peers" / "sac"
 IMAGES = replace(
     sb3_net(), cameras=("cam0",), vision_encoder="nature", state_dim=0, image_height=44, image_width=44, features_dim=6
 )
-
-
-def bare(config: SACConfig) -> StateSpec:
-    names = turned_round(LAYOUT.mapping(config), config)
-    native = ARCHITECTURE.spec(config)
-    return StateSpec({names[name]: native[name] for name in native})
 
 
 def recognised(state: StateSpec, data: dict[str, Any] | None = None, **settings: str) -> Recognition:
@@ -73,7 +67,7 @@ def test_a_constant_entropy_coefficient_is_no_temperature_and_that_is_said() -> 
 
 def test_optimizers_are_dropped_with_a_reason_and_their_names_are_no_critics() -> None:
     config = sb3_net()
-    tensors = dict(bare(config).tensors)
+    tensors = dict(bare(config, LAYOUT).tensors)
     for name in ("actor.optimizer.state.0.exp_avg", "critic.optimizer.state.4.step", "ent_coef_optimizer.state.0.step"):
         tensors[name] = spec("float32", 1)
     plan = make_plan(StateSpec(tensors), ARCHITECTURE.target(config), LAYOUT.mapping(config))
@@ -82,7 +76,7 @@ def test_optimizers_are_dropped_with_a_reason_and_their_names_are_no_critics() -
 
 
 def test_bare_tensors_leave_the_activation_and_the_bounds_of_actions_open() -> None:
-    found = recognised(bare(sb3_net(learned_temperature=False)))
+    found = recognised(bare(sb3_net(learned_temperature=False), LAYOUT))
     assert found.confidence == "likely"
     assert {"mlp", "action", "observation", "log_alpha"} == set(messages(found))
     assert "ReLU is assumed" in messages(found)["mlp"]
@@ -90,7 +84,7 @@ def test_bare_tensors_leave_the_activation_and_the_bounds_of_actions_open() -> N
 
 
 def test_the_size_of_an_image_is_that_of_the_observation_space_else_a_square_that_fits() -> None:
-    state = bare(IMAGES)
+    state = bare(IMAGES, LAYOUT)
     guessed = recognised(state)
     assert isinstance(guessed.config, SACConfig)
     assert guessed.config.image_height == guessed.config.image_width == 44
@@ -107,7 +101,7 @@ def test_the_size_of_an_image_is_that_of_the_observation_space_else_a_square_tha
 def test_a_flattened_image_says_how_it_is_made() -> None:
     config = sb3_net(learned_temperature=False)
     space = {"_shape": [1, 2, 2], "dtype": "uint8"}
-    found = recognised(bare(config), {"observation_space": space, "policy_kwargs": {"use_sde": False}})
+    found = recognised(bare(config, LAYOUT), {"observation_space": space, "policy_kwargs": {"use_sde": False}})
     assert "flattened (channels first) and divided by 255" in messages(found)["state"]
 
 
@@ -126,7 +120,7 @@ def test_a_flattened_image_says_how_it_is_made() -> None:
 def test_a_variant_that_the_net_cannot_hold_is_a_finding(
     tensors: dict[str, tuple[int, ...] | None], data: dict[str, Any], why: str
 ) -> None:
-    state = dict(bare(sb3_net()).tensors)
+    state = dict(bare(sb3_net(), LAYOUT).tensors)
     for name, shape in tensors.items():
         state.pop(name, None)
         if shape is not None:
@@ -139,7 +133,7 @@ def test_a_variant_that_the_net_cannot_hold_is_a_finding(
 
 def test_shared_extractors_are_one_where_the_file_or_its_settings_say_so() -> None:
     separate = replace(IMAGES, shared_encoder=False)
-    tensors = dict(bare(separate).tensors)
+    tensors = dict(bare(separate, LAYOUT).tensors)
     tied = {
         name: name.replace("critic.", "actor.", 1) for name in tensors if name.startswith("critic.features_extractor")
     }
@@ -160,6 +154,6 @@ def test_the_conventions_name_the_range_of_pixels() -> None:
 
 def test_every_tensor_has_a_group_of_the_native_net() -> None:
     groups = {group.name for group in ARCHITECTURE.groups(IMAGES)}
-    assert {group_of(name) for name in bare(replace(IMAGES, shared_encoder=False))} <= groups
+    assert {group_of(name) for name in bare(replace(IMAGES, shared_encoder=False), LAYOUT)} <= groups
     assert group_of("critic_target.features_extractor.cnn.0.weight") == "critic_target_encoder.backbone"
     assert group_of("actor.features_extractor.linear.0.weight") == "encoder"

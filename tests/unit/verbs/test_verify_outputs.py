@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import weightkit as wk
-from locations import ROOT
+from locations import FIXTURES
 from strategies import SMALL_DRQV2, drqv2_config, drqv2_observations, drqv2_policy
+from weightkit.architectures.probes import probes
+from weightkit.architectures.sac.architecture import ARCHITECTURE
 from weightkit.core.report import Report
 from weightkit.errors import ConfigError, FormatError, UsageError
 from weightkit.verbs.save_policy import save_policy_directory
@@ -154,6 +156,22 @@ def test_what_other_code_was_recorded_to_do_is_compared_too(policy: Any, source:
     assert verdict(verify_outputs(source, tmp_path / "recorded.npz")) == ("different", 1)
 
 
+def test_what_was_recorded_and_the_policy_does_not_give_is_named(policy: Any, source: Path, tmp_path: Path) -> None:
+    observation = {key: value.numpy() for key, value in drqv2_observations(SMALL_DRQV2, 1)[0].items()}
+    given = {"action": policy.act(observation).numpy(), "mean": policy.means(observation).numpy()}
+    np.savez(tmp_path / "recorded.npz", **observation, **given, q_value=np.zeros((2, 2)), names=np.zeros(3))
+    report = verify_outputs(source, tmp_path / "recorded.npz")
+    assert verdict(report) == ("equal", 0)
+    assert set(report.facts["outputs"]) == {"action", "mean"}  # type: ignore[arg-type]
+    messages = [f.message for f in report.findings]
+    assert len(messages) == 2
+    assert all("not compared" in message for message in messages)
+    assert "q_value," in messages[0]
+    assert "names," in messages[1]
+    np.savez(tmp_path / "recorded.npz", **observation, **given | {"mean": given["mean"] + 1e-3})
+    assert verdict(verify_outputs(source, tmp_path / "recorded.npz")) == ("different", 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -273,15 +291,28 @@ def test_what_acting_reads_is_not_left_out_of_a_copy_by_a_glob(source: Path, tmp
     wk.convert(source, drop=["critic*"], out=tmp_path / "out.pt")
 
 
+@pytest.mark.parametrize("index", ["with the index", "without"])
+def test_a_recording_of_a_policy_with_a_discrete_head_is_compared(index: str, tmp_path: Path) -> None:
+    source = FIXTURES / "peers" / "sac" / "lerobot044_separate_compiled"
+    policy = wk.load_policy(source)
+    seen: Any = probes(ARCHITECTURE.inputs(policy.config))[0]
+    action = policy.act(seen).numpy()[:, : None if index == "with the index" else -1]
+    np.savez(tmp_path / "recorded.npz", **seen, action=action)
+    assert verdict(verify_outputs(source, tmp_path / "recorded.npz"))[0] in ("equal", "blind")
+    action[0, -1] += 1
+    np.savez(tmp_path / "recorded.npz", **seen, action=action)
+    assert verdict(verify_outputs(source, tmp_path / "recorded.npz")) == ("different", 1)
+
+
 def test_a_lost_discrete_head_is_another_function(tmp_path: Path) -> None:
-    source = ROOT / "fixtures" / "peers" / "sac" / "lerobot044_separate_compiled"
+    source = FIXTURES / "peers" / "sac" / "lerobot044_separate_compiled"
     with pytest.raises(wk.PlanError, match="discrete_q_values"):
         wk.convert(source, to="sac", set={"num_discrete_actions": "0"}, drop=["discrete_critic*"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_another_spread_of_actions_is_another_function(tmp_path: Path) -> None:
-    source = ROOT / "fixtures" / "peers" / "sac" / "lerobot044_shared"
+    source = FIXTURES / "peers" / "sac" / "lerobot044_shared"
     policy = wk.load_policy(source)
     with torch.no_grad():
         policy.actor.log_std.bias.add_(0.1)

@@ -99,6 +99,12 @@ def _is_plain(name: object) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and not any(char in name for char in "/\\\0")
 
 
+def came_along(beside: Mapping[str, object]) -> Mapping[str, object]:
+    """What ``kept_along`` kept of LeRobot's own documents; nothing where a policy came from elsewhere."""
+    kept = beside.get(BESIDE)
+    return kept if isinstance(kept, dict) else {}
+
+
 def features_of(step: object) -> dict[str, tuple[int, ...]]:
     """The features of a processor's step, with their shapes; none where it has none that can be read."""
     config = step.get("config") if isinstance(step, dict) else None

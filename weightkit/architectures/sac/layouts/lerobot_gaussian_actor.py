@@ -79,10 +79,9 @@ class LeRobotGaussianActor:
             gaussian_actor_document,
             processors_to_write,
         )
-        from weightkit.architectures.sac.lerobot_processors import BESIDE
+        from weightkit.architectures.sac.lerobot_processors import came_along
 
-        came = beside.get(BESIDE)
-        carried = came if isinstance(came, dict) else {}
+        carried = came_along(beside)
         documents, statistics = processors_to_write(config, carried, options)
         policy = gaussian_actor_document(config, carried, stats=flag(options, _STATS, False))
         kept = names.unique()

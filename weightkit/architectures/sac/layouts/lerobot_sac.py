@@ -82,10 +82,9 @@ class LeRobotSAC:
         self, config: SACConfig, names: StateSpec, options: NameMap[str, str], beside: NameMap[str, object]
     ) -> Folder:
         from weightkit.architectures.sac.lerobot_documents import processors_to_write, sac_document
-        from weightkit.architectures.sac.lerobot_processors import BESIDE
+        from weightkit.architectures.sac.lerobot_processors import came_along
 
-        kept = beside.get(BESIDE)
-        carried = kept if isinstance(kept, dict) else {}
+        carried = came_along(beside)
         documents, statistics = processors_to_write(config, carried, options)
         compiled = any(name.startswith("critic_ensemble._orig_mod.") for name in names)  # LeRobot wants both to agree
         policy = sac_document(config, carried, compiled=compiled)
