@@ -118,8 +118,8 @@ def kill_everywhere(
 @pytest.mark.parametrize(
     ("out", "replaced"),
     [
-        ("a.safetensors", False),
         ("a.pt", True),
+        pytest.param("a.safetensors", False, marks=SLOW),
         pytest.param("a.safetensors", True, marks=SLOW),
         pytest.param("a.pt", False, marks=SLOW),
         pytest.param("a.npz", False, marks=SLOW),
