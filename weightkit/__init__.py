@@ -17,7 +17,7 @@ _PUBLIC: dict[str, str] = {
     "lint": "weightkit.verbs.lint",
     "load_policy": "weightkit.verbs.load_policy",
     "read_set": "weightkit.sync.read_set",
-    "make_manifest": "weightkit.sync.inventory",
+    "make_manifest": "weightkit.sync.grouping",
     "prove_coverage": "weightkit.sync.proof",
     "Publisher": "weightkit.sync.publisher",
     "Subscriber": "weightkit.sync.subscriber",
@@ -54,6 +54,8 @@ _PUBLIC: dict[str, str] = {
             "StaleVersion",
             "IncompleteUpdate",
             "PinMismatch",
+            "UnsyncedRead",
+            "ActsDifferently",
             "PublishRefused",
             "TransportError",
             "Disconnected",
@@ -96,7 +98,7 @@ if TYPE_CHECKING:
     from weightkit.core.tensor import TensorSpec as TensorSpec
     from weightkit.core.version import WeightVersion as WeightVersion
     from weightkit.errors import *  # noqa: F403
-    from weightkit.sync.inventory import make_manifest as make_manifest
+    from weightkit.sync.grouping import make_manifest as make_manifest
     from weightkit.sync.proof import prove_coverage as prove_coverage
     from weightkit.sync.publisher import Publisher as Publisher
     from weightkit.sync.read_set import read_set as read_set

@@ -58,7 +58,7 @@ class Arena:
 
 
 def copy_tensor(source: Tensor, target: Tensor) -> None:
-    """Copy one tensor's elements over another of its dtype and shape.
+    """Copy one tensor's elements over another of its dtype and shape; what ``expand`` repeats there is written once.
 
     Between dense tensors on the CPU as one memcpy: torch would wake its thread pool, which costs more than the copy
     where the cores are busy acting or learning.
@@ -71,6 +71,9 @@ def copy_tensor(source: Tensor, target: Tensor) -> None:
         if source.numel():
             np.copyto(_raw(target), _raw(source))
         return
+    for dimension, (size, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            source, target = source.narrow(dimension, 0, 1), target.narrow(dimension, 0, 1)
     with torch.no_grad():
         target.copy_(source)
 

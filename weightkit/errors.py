@@ -18,6 +18,8 @@ WeightkitError(message, hint)
 |   +-- StaleVersion        an older version came after a newer one
 |   +-- IncompleteUpdate    a transfer ended before all of it was there
 |   +-- PinMismatch         a tensor that is never sent differs on the two sides
+|   +-- UnsyncedRead (.name)    act() reads a tensor that no probe had shown, and nobody syncs
+|   +-- ActsDifferently     the actor has the learner's weights, and other actions
 |   +-- PublishRefused      what was to be published is not finite or has changed shape
 +-- TransportError          the connection                                              exit 1
     +-- Disconnected
@@ -171,6 +173,22 @@ class PinMismatch(SyncError):
     """A tensor that is never sent differs on the two sides."""
 
     code = "WK308"
+
+
+class UnsyncedRead(SyncError):
+    """``act()`` has come to a tensor, called ``name``, that no probe had shown it to read, and nobody syncs."""
+
+    code = "WK316"
+
+    def __init__(self, message: str, *, name: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class ActsDifferently(SyncError):
+    """The actor holds the learner's weights and gives other actions: its code, or what it holds besides, is other."""
+
+    code = "WK314"
 
 
 class PublishRefused(SyncError):

@@ -124,7 +124,7 @@ class Learner:
         groups: tuple[Group, ...] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from weightkit.sync.inventory import make_manifest
+        from weightkit.sync.grouping import make_manifest
         from weightkit.sync.publisher import Publisher
         from weightkit_runners.updates import make_update
 

@@ -17,7 +17,7 @@ from weightkit.core.manifest import SyncManifest
 from weightkit.engine import coverage
 from weightkit.errors import NeedsNotMet, UncoveredRead, WeightkitError
 from weightkit.sync import handshake, proof, publisher, read_set, subscriber
-from weightkit.sync.inventory import make_manifest
+from weightkit.sync.grouping import make_manifest
 from weightkit.sync.publisher import Publisher, SyncService
 from weightkit.sync.subscriber import Subscriber
 from weightkit.transports import serve

@@ -15,7 +15,7 @@ from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2
 from weightkit.core.version import WeightVersion
 from weightkit.errors import Disconnected
 from weightkit.sync import publisher, subscriber
-from weightkit.sync.inventory import make_manifest
+from weightkit.sync.grouping import make_manifest
 from weightkit.sync.publisher import Publisher
 from weightkit.sync.subscriber import Subscriber
 from weightkit.transports import connect

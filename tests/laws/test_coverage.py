@@ -13,7 +13,8 @@ from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.tensor import StateSpec, TensorSpec
 from weightkit.engine.coverage import check_coverage
-from weightkit.sync.inventory import inventory, make_manifest, state_of
+from weightkit.sync.grouping import make_manifest
+from weightkit.sync.inventory import inventory, state_of
 
 LAW = settings(deadline=None, max_examples=40, database=None)
 POLICY = drqv2_policy(SMALL_DRQV2, 0)

@@ -14,7 +14,8 @@ from weightkit.arena import Arena
 from weightkit.core.version import WeightVersion
 from weightkit.digest import root_digest
 from weightkit.errors import IncompleteUpdate, StaleVersion
-from weightkit.sync.inventory import inventory, make_manifest
+from weightkit.sync.grouping import make_manifest
+from weightkit.sync.inventory import inventory
 from weightkit.sync.publisher import Publisher, arena_digests
 from weightkit.sync.subscriber import Receiver, Subscriber
 from weightkit.transports.base import Backoff, Chunk, SnapshotBegin, SnapshotEnd, Superseded, WatchMessage

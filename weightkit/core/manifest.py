@@ -62,13 +62,29 @@ class ManifestEntry:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Why an actor may read ``name``, or what lies below it, although nobody sends it."""
+
+    name: str
+    why: str
+
+    def covers(self, name: str) -> bool:
+        """Whether ``name`` is, or lies below, what is waived."""
+        return name == self.name or name.startswith(f"{self.name}.")
+
+
 @dataclass(frozen=True)
 class SyncManifest:
-    """Groups over the tensors of one policy: what travels, what is pinned, what stays. Every tensor in exactly one."""
+    """Groups over the tensors of one policy: what travels, what is pinned, what stays. Every tensor in exactly one.
+
+    ``waivers``: of what stays, that which ``act()`` may read all the same.
+    """
 
     architecture: str
     groups: tuple[Group, ...]
     entries: tuple[ManifestEntry, ...]
+    waivers: tuple[Waiver, ...] = ()
 
     def __post_init__(self) -> None:
         groups = [group.name for group in self.groups]
@@ -105,6 +121,12 @@ class SyncManifest:
                         f"found {entry.offset}"
                     )
                 end = entry.offset + aligned(entry.spec.nbytes)
+            if self.waiver_of(entry.name) is not None and self.transfer_of(entry.group) is not Transfer.HOLD:
+                raise ValueError(f"manifest: {entry.name!r} is waived, but its group {entry.group!r} is not held")
+
+    def waiver_of(self, name: str) -> Waiver | None:
+        """The waiver that covers ``name``."""
+        return next((waiver for waiver in self.waivers if waiver.covers(name)), None)
 
     def transfer_of(self, group: str) -> Transfer:
         """The transfer of the group called ``group``."""
@@ -143,6 +165,7 @@ class SyncManifest:
             "architecture": self.architecture,
             "groups": [{"name": g.name, "transfer": g.transfer.value, "why": g.why} for g in self.groups],
             "entries": [entry.to_dict() for entry in self.entries],
+            "waivers": [{"name": waiver.name, "why": waiver.why} for waiver in self.waivers],
         }
 
     @cached_property
@@ -172,9 +195,13 @@ class SyncManifest:
             _entry(_object(item, f"{origin} @ $.entries[{index}]"), f"{origin} @ $.entries[{index}]")
             for index, item in enumerate(_array(top.get("entries"), f"{origin} @ $.entries"))
         ]
+        waivers = [
+            _waiver(_object(item, f"{origin} @ $.waivers[{index}]"), f"{origin} @ $.waivers[{index}]")
+            for index, item in enumerate(_array(top.get("waivers", []), f"{origin} @ $.waivers"))
+        ]
         architecture = _text(top.get("architecture"), f"{origin} @ $.architecture")
         try:
-            return cls(architecture, tuple(groups), with_offsets(groups, entries))
+            return cls(architecture, tuple(groups), with_offsets(groups, entries), tuple(waivers))
         except ValueError as error:
             raise ValueError(f"{origin}: {error}") from None
 
@@ -188,6 +215,13 @@ def with_offsets(groups: Iterable[Group], entries: Iterable[ManifestEntry]) -> t
         placed.append(replace(entry, offset=end if travels else None))
         end += aligned(entry.spec.nbytes) if travels else 0
     return tuple(placed)
+
+
+def _waiver(item: Mapping[str, object], where: str) -> Waiver:
+    why = _text(item.get("why"), f"{where}.why")
+    if not why.strip():
+        raise ValueError(f"{where}.why: expected a reason, found nothing")
+    return Waiver(_text(item.get("name"), f"{where}.name"), why)
 
 
 def _entry(item: Mapping[str, object], where: str) -> ManifestEntry:

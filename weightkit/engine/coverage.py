@@ -13,8 +13,8 @@ from weightkit.core.tensor import StateSpec
 def check_coverage(reads: Collection[str], needs: StateSpec, offer: SyncManifest) -> tuple[Finding, ...]:
     """What stands between the actor's ``reads`` (names in ``needs``, its whole state) and the learner's ``offer``.
 
-    Empty where every tensor that ``act()`` reads is sent or pinned with the same dtype and shape, and everything that
-    is sent has its place on the actor. Each finding is an error about one tensor:
+    Empty where every tensor that ``act()`` reads is sent or pinned with the same dtype and shape, or waived, and
+    everything that is sent has its place on the actor. Each finding is an error about one tensor:
 
     WK301: read, but nobody sends it (it is held, or not in the manifest). WK303: sent or pinned with another dtype or
     shape, or tied to another tensor on one side only. WK304: sent, but the actor has no such tensor: the nets differ.
@@ -44,6 +44,8 @@ def check_coverage(reads: Collection[str], needs: StateSpec, offer: SyncManifest
 
 def _unsent(name: str, needs: StateSpec, offer: SyncManifest) -> Finding | None:
     entry = offer.by_name.get(name)
+    if offer.waiver_of(name) is not None:
+        return None
     if entry is None:
         others = sorted({g.name for g in offer.groups if g.transfer is not Transfer.HOLD})
         return Finding(

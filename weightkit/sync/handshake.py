@@ -10,11 +10,11 @@ from torch import Tensor
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.report import Finding, Report, Severity
-from weightkit.core.tensor import StateSpec
 from weightkit.digest import tensor_digest
 from weightkit.engine.coverage import check_coverage
 from weightkit.errors import NeedsNotMet, PinMismatch, TransportError
-from weightkit.sync.proof import group_table
+from weightkit.sync.proof import acting_findings, group_table
+from weightkit.sync.read_set import Trace
 from weightkit.torch_state import spec_of
 from weightkit.transports.base import PROTOCOL, Hello, Reject, Welcome
 
@@ -32,18 +32,20 @@ def pin_digests(tensors: Mapping[str, Tensor], manifest: SyncManifest) -> dict[s
     return {name: live_digest(tensors[name]) for name in manifest.names(Transfer.PIN)}
 
 
-def answer(hello: Hello, manifest: SyncManifest, *, run_id: str, pins: Mapping[str, str]) -> Welcome | Reject:
+def answer(
+    hello: Hello, manifest: SyncManifest, *, run_id: str, pins: Mapping[str, str], probe: bytes = b""
+) -> Welcome | Reject:
     """The learner's answer to an actor: an offer, or a refusal that names every tensor in the way."""
     if hello.protocol != PROTOCOL:
         return Reject(PROTOCOL, _skew(PROTOCOL, hello.protocol), Report("handshake", exit_code=1))
-    report = _judge(hello.reads, hello.state, manifest)
+    report = _judged(hello.reads, manifest, check_coverage(hello.reads, hello.state, manifest))
     if not report.ok:
         return Reject(PROTOCOL, f"actor {hello.actor_id!r} needs what this learner does not send", report)
-    return Welcome(PROTOCOL, run_id, manifest, pins)
+    return Welcome(PROTOCOL, run_id, manifest, pins, probe)
 
 
-def accept(reply: Welcome | Reject, *, reads: Collection[str], state: StateSpec, address: str) -> Welcome:
-    """The offer in the learner's reply, judged again on the actor: a learner is not taken at its word.
+def accept(reply: Welcome | Reject, *, traced: Trace, address: str) -> Welcome:
+    """The offer in the learner's reply, judged again on what the actor itself has seen: it is not taken at its word.
 
     Raises NeedsNotMet, whose report names every tensor; TransportError naming both protocol numbers where they differ.
     """
@@ -51,7 +53,7 @@ def accept(reply: Welcome | Reject, *, reads: Collection[str], state: StateSpec,
         raise TransportError(f"{address}: {_skew(reply.protocol, PROTOCOL)}", hint="install one version on both sides")
     if isinstance(reply, Reject):
         raise _not_met(f"the learner at {address} refused: {reply.message}", reply.report)
-    report = _judge(reads, state, reply.manifest)
+    report = _judged(traced.reads, reply.manifest, acting_findings(traced, reply.manifest))
     if not report.ok:
         raise _not_met(f"the learner at {address} does not send what act() reads", report)
     return reply
@@ -68,14 +70,14 @@ def check_pins(welcome: Welcome, own: Mapping[str, Tensor]) -> None:
         )
 
 
-def _judge(reads: Collection[str], state: StateSpec, manifest: SyncManifest) -> Report:
-    findings = check_coverage(reads, state, manifest)
+def _judged(reads: Collection[str], manifest: SyncManifest, findings: tuple[Finding, ...]) -> Report:
     facts = {"manifest_id": manifest.manifest_id, "groups": group_table(reads, manifest)}
-    return Report("handshake", findings, facts, exit_code=1 if findings else 0)
+    failed = any(finding.severity is Severity.ERROR for finding in findings)
+    return Report("handshake", findings, facts, exit_code=1 if failed else 0)
 
 
 def _not_met(message: str, report: Report) -> NeedsNotMet:
-    hints = list(dict.fromkeys(finding.hint for finding in report.findings if finding.hint))
+    hints = list(dict.fromkeys(finding.hint for finding in report.errors() if finding.hint))
     return NeedsNotMet("\n".join((message, *_lines(report.findings))), report=report, hint="\n      ".join(hints[:4]))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from torch import nn
+from torch.optim import Optimizer
 
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
@@ -13,16 +14,21 @@ from weightkit.core.tensor import StateSpec
 from weightkit.engine.coverage import check_coverage
 from weightkit.errors import NeedsNotMet, UncoveredRead
 from weightkit.sync.inventory import state_of
-from weightkit.sync.read_set import Act, Probes, Trace, trace
+from weightkit.sync.memory import share_bytes
+from weightkit.sync.read_set import Act, Hidden, Probes, Trace, trace
 
 
-def prove_coverage(policy: nn.Module, act: Act, probes: Probes, manifest: SyncManifest) -> Report:
-    """The report of a manifest that holds for ``policy``: every tensor that ``act()`` reads is sent or pinned.
+def prove_coverage(
+    policy: nn.Module, act: Act, probes: Probes, manifest: SyncManifest, *, optimizers: Iterable[Optimizer] = ()
+) -> Report:
+    """The report of a manifest that holds for ``policy``: all that ``act()`` reads is sent, pinned or waived.
+
+    ``optimizers``: all of the learner's: what they hold changes, so where it is read it must be sent.
 
     Raises UncoveredRead naming the tensors that nobody sends, NeedsNotMet where the manifest does not fit the policy
-    for another reason (another shape, a tensor that ``act()`` writes, one that is in no group).
+    for another reason (another shape, a tensor that ``act()`` writes, one that is in no group or in an optimizer).
     """
-    report = coverage_report(policy, act, probes, manifest)
+    report = judge(trace(policy, act, probes), manifest, optimizers=optimizers)
     raise_for(report)
     return report
 
@@ -30,7 +36,7 @@ def prove_coverage(policy: nn.Module, act: Act, probes: Probes, manifest: SyncMa
 def raise_for(report: Report) -> None:
     """Raise what a failed coverage report stands for: UncoveredRead before all else, then NeedsNotMet."""
     errors = report.errors()
-    unsent = [finding for finding in errors if finding.code == "WK301"]
+    unsent = [finding for finding in errors if finding.code in ("WK301", "WK311")]
     if unsent:
         raise UncoveredRead(
             [finding.subject for finding in unsent],
@@ -48,15 +54,16 @@ def coverage_report(
     return judge(trace(policy, act, probes), manifest, verb=verb)
 
 
-def judge(traced: Trace, manifest: SyncManifest, *, verb: str = "prove-coverage") -> Report:
+def judge(
+    traced: Trace, manifest: SyncManifest, *, verb: str = "prove-coverage", optimizers: Iterable[Optimizer] = ()
+) -> Report:
     """The coverage report of a trace that was made already."""
     needs = state_of(traced.items)
     findings = (
-        *check_coverage(traced.reads, needs, manifest),
-        *_written(traced.writes, traced.reads, manifest),
+        *acting_findings(traced, manifest),
         *_in_no_group(needs, traced.reads, manifest),
+        *_trained(traced, manifest, tuple(optimizers)),
         *_not_read(needs, traced.reads),
-        *_pinned_but_trainable(traced.reads, manifest),
     )
     failed = any(finding.severity is Severity.ERROR for finding in findings)
     facts = {
@@ -67,6 +74,17 @@ def judge(traced: Trace, manifest: SyncManifest, *, verb: str = "prove-coverage"
         "reads": sorted(traced.reads),
     }
     return Report(verb, findings, facts, exit_code=1 if failed else 0)
+
+
+def acting_findings(traced: Trace, manifest: SyncManifest) -> tuple[Finding, ...]:
+    """What stands between acting as it was traced and ``manifest``, on the learner as on an actor."""
+    return (
+        *check_coverage(traced.reads, state_of(traced.items), manifest),
+        *_hidden(traced.hidden),
+        *_written(traced.writes, traced.reads, manifest),
+        *_waived(traced.reads, manifest),
+        *_not_repeated(traced),
+    )
 
 
 def group_table(reads: Collection[str], manifest: SyncManifest) -> list[dict[str, object]]:
@@ -93,6 +111,8 @@ def group_table(reads: Collection[str], manifest: SyncManifest) -> list[dict[str
 def _written(writes: Collection[str], reads: Collection[str], manifest: SyncManifest) -> list[Finding]:
     findings = []
     for name in sorted(writes):
+        if manifest.waiver_of(name) is not None:
+            continue
         entry = manifest.by_name.get(name)
         synced = entry is not None and manifest.transfer_of(entry.group) is not Transfer.HOLD
         findings.append(
@@ -101,7 +121,8 @@ def _written(writes: Collection[str], reads: Collection[str], manifest: SyncMani
                 Severity.ERROR if synced or name in reads else Severity.WARNING,
                 name,
                 "act() writes it" + (", so the actor's copy would drift from what was verified" if synced else ""),
-                "put the policy into eval mode before acting (BatchNorm in train mode updates its statistics)",
+                "put the policy into eval mode before acting (BatchNorm in train mode updates its statistics); "
+                "what is each actor's own state can be held and waived",
             )
         )
     return findings
@@ -136,15 +157,64 @@ def _not_read(needs: StateSpec, reads: Collection[str]) -> list[Finding]:
     ]
 
 
-def _pinned_but_trainable(reads: Collection[str], manifest: SyncManifest) -> list[Finding]:
+def _trained(traced: Trace, manifest: SyncManifest, optimizers: tuple[Optimizer, ...]) -> list[Finding]:
+    """What is read and does not travel although training changes it; what travels and no optimizer changes."""
+    held = [t for optimizer in optimizers for group in optimizer.param_groups for t in group["params"]]
+    findings = []
+    for item in traced.items:
+        entry = manifest.by_name.get(item.name)
+        if entry is None or item.name not in traced.reads:
+            continue
+        optimized = any(share_bytes(item.tensor, tensor) for tensor in held)
+        transfer = manifest.transfer_of(entry.group)
+        trainable = not entry.frozen and item.alias_of is None
+        if transfer is Transfer.SEND:
+            if optimizers and trainable and not optimized:
+                message = "sent and trainable, but none of the learner's optimizers holds it: it never changes"
+                hint = "was the optimizer built over another copy of the policy?"
+                findings.append(Finding("WK313", Severity.WARNING, item.name, message, hint))
+        elif optimized or (transfer is Transfer.PIN and not entry.frozen):
+            why = "an optimizer of the learner holds it" if optimized else "requires_grad is True"
+            does = "pinned" if transfer is Transfer.PIN else "held"
+            message = f"read by act() and {does} in group {entry.group!r}, but {why}: training may change it"
+            hint = "send it, or freeze it (requires_grad_(False)) and take it out of the optimizer"
+            findings.append(Finding("WK309", Severity.ERROR, item.name, message, hint))
+    return findings
+
+
+def _hidden(hidden: Collection[Hidden]) -> list[Finding]:
+    findings = []
+    for found in hidden:
+        subject = found.where or f"a tensor {found.what}"
+        what = f"read by act() as {found.what}, but the policy does not hold it, so it cannot be sent"
+        if found.carried:
+            what = (
+                f"kept by act() as {found.what} from one call to the next: after a push it still holds what was before"
+            )
+        if found.trainable and not found.carried:
+            hint = "make the net that it belongs to a module of the policy"
+        else:
+            hint = "a constant of the program is harmless; anything that is trained must be a tensor of the policy"
+        severity = Severity.ERROR if found.trainable and not found.carried else Severity.WARNING
+        findings.append(Finding("WK311", severity, subject, what, hint))
+    return findings
+
+
+def _waived(reads: Collection[str], manifest: SyncManifest) -> list[Finding]:
+    found = [(name, manifest.waiver_of(name)) for name in sorted(reads)]
     return [
-        Finding(
-            "WK309",
-            Severity.ERROR,
-            entry.name,
-            f"read by act() and pinned in group {entry.group!r}, but requires_grad is True: training may change it",
-            "freeze it (requires_grad_(False)) or send it",
-        )
-        for entry in manifest.entries
-        if entry.name in reads and not entry.frozen and manifest.transfer_of(entry.group) is Transfer.PIN
+        Finding("WK310", Severity.INFO, name, f"read by act() and sent by nobody, which is waived: {waiver.why}")
+        for name, waiver in found
+        if waiver is not None
     ]
+
+
+def _not_repeated(traced: Trace) -> list[Finding]:
+    if traced.repeats:
+        return []
+    message = (
+        "on the same probes, with everything put back, act() gives other actions: "
+        "what it reads outside torch (numpy, other threads) cannot be told"
+    )
+    hint = "give act() without what differs from call to call: time, counters in other objects, its own random numbers"
+    return [Finding("WK312", Severity.WARNING, "act()", message, hint)]

@@ -7,13 +7,14 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from weightkit.arena import Arena
 from weightkit.core.group import Transfer
@@ -22,10 +23,11 @@ from weightkit.core.text import printable
 from weightkit.core.version import WeightVersion
 from weightkit.digest import root_digest, tensor_digest
 from weightkit.errors import PublishRefused
+from weightkit.sync.golden import GoldenProbe
 from weightkit.sync.handshake import answer, pin_digests
 from weightkit.sync.inventory import inventory
-from weightkit.sync.proof import prove_coverage
-from weightkit.sync.read_set import Act, Probes
+from weightkit.sync.proof import judge, raise_for
+from weightkit.sync.read_set import Act, Probes, trace
 from weightkit.torch_state import spec_of
 from weightkit.transports import serve
 from weightkit.transports.base import (
@@ -62,6 +64,7 @@ class Snapshot:
     arena: Arena
     digests: Mapping[str, str]
     root: str
+    golden: bytes = b""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class _Actor:
     acked: int = 0
     root: str = ""
     nacks: int = 0
+    probe_ok: bool = False
     connected: bool = False
     ended: bool = False
 
@@ -87,6 +91,7 @@ class SyncService:
     pins: Mapping[str, str] = field(default_factory=dict)
     heartbeat_s: float = 1.0
     refused: int = 0
+    probe: bytes = b""
     _current: Snapshot | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _sessions: dict[str, _Actor] = field(default_factory=dict)
@@ -104,7 +109,7 @@ class SyncService:
             self._changed.notify_all()
 
     def hello(self, hello: Hello) -> Welcome | Reject:
-        reply = answer(hello, self.manifest, run_id=self.run_id, pins=self.pins)
+        reply = answer(hello, self.manifest, run_id=self.run_id, pins=self.pins, probe=self.probe)
         if isinstance(reply, Reject):
             names = ", ".join(sorted({finding.subject for finding in reply.report.errors()}))
             logger.warning("refused actor %s: %s", printable(hello.actor_id), printable(names or "see its log"))
@@ -168,7 +173,9 @@ class SyncService:
     def _send(self, snapshot: Snapshot, actor: _Actor, *, may_give_up: bool) -> Generator[WatchMessage, None, bool]:
         """The snapshot's messages; the result says whether it was given up for a newer one."""
         version, buffer = snapshot.version, memoryview(snapshot.arena.buffer.data).toreadonly()
-        yield SnapshotBegin(version, self.manifest.manifest_id, len(buffer), snapshot.digests, snapshot.root)
+        yield SnapshotBegin(
+            version, self.manifest.manifest_id, len(buffer), snapshot.digests, snapshot.root, snapshot.golden
+        )
         for offset in range(0, len(buffer), CHUNK_BYTES):
             newest = self._current
             if may_give_up and newest is not None and newest is not snapshot and offset < len(buffer) // 2:
@@ -190,6 +197,7 @@ class SyncService:
                 actor.sent = 0
             else:
                 actor.acked, actor.root = ack.counter, ack.applied_root
+                actor.probe_ok = actor.probe_ok or ack.probe_ok
             self._changed.notify_all()
 
     def nack(self, nack: Nack) -> None:
@@ -211,7 +219,7 @@ class SyncService:
         with self._changed:
             counter = 0 if self._current is None else self._current.version.counter
             actors = tuple(
-                ActorStatus(a.actor_id, a.connected, a.acked, a.root, counter - a.acked, a.nacks)
+                ActorStatus(a.actor_id, a.connected, a.acked, a.root, counter - a.acked, a.nacks, a.probe_ok)
                 for a in self._actors.values()
             )
             root = "" if self._current is None else self._current.root
@@ -236,6 +244,10 @@ class SyncService:
 class Publisher:
     """Serves the weights of ``policy`` to actors, from construction until ``close``.
 
+    ``optimizers``: all that train the policy; what they hold must be sent where ``act()`` reads it. ``golden``: send
+    with every version what ``act()`` does on the first probe, so that an actor sees whether its code does the same;
+    left out, with the reason in ``report``, where ``act()`` draws random numbers or its observation is no plain data.
+
     Raises UncoveredRead where ``act()`` reads a tensor that ``manifest`` does not send (NeedsNotMet where the manifest
     does not fit for another reason), AddressInUse, UsageError for a plain-text bind beyond this machine.
     """
@@ -252,15 +264,24 @@ class Publisher:
         run_id: str | None = None,
         insecure: bool = False,
         heartbeat_s: float = 1.0,
+        optimizers: Iterable[Optimizer] = (),
+        golden: bool = True,
     ) -> None:
-        self.report = prove_coverage(policy, act, probes, manifest)
+        traced = trace(policy, act, probes)
+        report = judge(traced, manifest, optimizers=optimizers)
+        raise_for(report)
+        self._golden = GoldenProbe(policy, act, probes[0], traced, manifest) if golden else None
+        self.report = (
+            report if self._golden is None else report.replace(findings=report.findings + self._golden.findings)
+        )
         self._policy = policy
         self.manifest = manifest
         self.run_id = run_id or uuid.uuid4().hex
         self._counter = 0
         self._publishing = threading.Lock()
         own = {item.name: item.tensor for item in inventory(policy)}
-        self._service = SyncService(manifest, self.run_id, pin_digests(own, manifest), heartbeat_s)
+        probe = b"" if self._golden is None else self._golden.observation
+        self._service = SyncService(manifest, self.run_id, pin_digests(own, manifest), heartbeat_s, probe=probe)
         self._server = serve(bind, self._service, services=tuple(services), insecure=insecure)
 
     @property
@@ -281,10 +302,11 @@ class Publisher:
             except PublishRefused:
                 self._service.refused += 1
                 raise
+            golden = b"" if self._golden is None else self._golden.action()
             digests = arena_digests(arena)
             self._counter += 1
             version = WeightVersion(self.run_id, self._counter, learner_step)
-            self._service.offer(Snapshot(version, arena, digests, root_digest(digests)))
+            self._service.offer(Snapshot(version, arena, digests, root_digest(digests), golden))
             return version
 
     def _copy(self) -> Arena:
@@ -315,7 +337,7 @@ class Publisher:
         return arena
 
     def status(self) -> dict[str, object]:
-        """run_id, counter, root, refused publishes, and by actor: acked counter, its root, lag, nacks, connected."""
+        """run_id, counter, root, refused publishes; by actor: acked counter, root, lag, nacks, connected, probe_ok."""
         status = self._service.status()
         return {
             "run_id": status.run_id,
@@ -324,7 +346,8 @@ class Publisher:
             "refused": status.refused,
             "actors": {
                 a.actor_id: {
-                    "acked": a.acked, "root": a.root, "lag": a.lag, "nacks": a.nacks, "connected": a.connected
+                    "acked": a.acked, "root": a.root, "lag": a.lag, "nacks": a.nacks, "connected": a.connected,
+                    "probe_ok": a.probe_ok,
                 }
                 for a in status.actors
             },

@@ -1,45 +1,60 @@
-"""Which tensors of a policy ``act()`` reads: watched below autograd, where every access shows its bytes."""
+"""Which tensors of a policy ``act()`` reads."""
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from weightkit.errors import UsageError
-from weightkit.sync.inventory import Item, byte_span, inventory, overlapping
+from weightkit.errors import SyncError, UsageError
+from weightkit.sync.inventory import Item, inventory, overlapping
+from weightkit.sync.memory import has_bytes, once, poison
+from weightkit.sync.objects import Held, held_in
+from weightkit.sync.preserved import Preserved, copied_observation, frozen_outputs, randomness_kept
+from weightkit.sync.watching import Watch
+from weightkit.torch_state import spec_of
 
 Act = Callable[[Any, Any], Any]
 Probes = Sequence[Any]
 
-# These look at shape, dtype and device alone.
-_METADATA_ONLY = frozenset(
-    f"aten::{name}"
-    for name in (
-        *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like"),
-        *("new_empty", "new_empty_strided", "new_zeros", "new_ones", "new_full"),
-    )
-)
-# These overwrite their first argument without looking at it.
-_WRITE_ONLY = frozenset({"aten::copy_", "aten::fill_", "aten::zero_", "aten::normal_", "aten::uniform_"})
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A tensor that ``act()`` reads and the policy does not hold: it cannot be synchronised.
+
+    ``where`` is the path to it, "" where none was found; ``trainable``: an optimizer could change it; ``carried``: an
+    earlier act made it, so it is a cache or a state of the actor's own.
+    """
+
+    where: str
+    what: str
+    trainable: bool
+    carried: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Names of the tensors that ``act()`` read and wrote, aliases closed over, and the inventory it ran on."""
+    """Names of the tensors that ``act()`` read and wrote, aliases closed over, and the inventory it ran on.
+
+    ``repeats``: with everything put back, the same probes gave the same actions; where not, reads that pass no
+    dispatcher cannot be excluded. ``hidden``: what it read besides.
+    """
 
     reads: frozenset[str]
     writes: frozenset[str]
     items: tuple[Item, ...]
+    hidden: tuple[Hidden, ...] = ()
+    repeats: bool = True
+
+    @property
+    def own_state(self) -> tuple[Item, ...]:
+        """What ``act()`` writes."""
+        return tuple(item for item in self.items if item.name in self.writes)
 
 
 def read_set(policy: nn.Module, act: Act, probes: Probes) -> frozenset[str]:
@@ -52,152 +67,120 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
 
     Every operation's arguments are compared with the policy's tensors by address, so it does not matter through which
     name, view or module a tensor is reached, nor whether gradients are on. What never passes the dispatcher (numpy
-    arithmetic, ``tensor.numpy()``) is found by value: all unread tensors are overwritten, and where the actions
-    change, each is overwritten alone. What a branch reads that no probe takes stays unseen.
+    arithmetic, other threads) is found by value: all unread tensors are overwritten, and where the actions change, each
+    is overwritten alone. What a branch reads that no probe takes stays unseen: that is the tripwire's.
 
-    Raises UsageError where there are no probes.
+    Raises UsageError where there are no probes, SyncError for a tensor without values.
     """
     if not probes:
         raise UsageError("the read set needs at least one probe observation", hint="pass a list of observations")
     items = inventory(policy)
-    clusters = overlapping(items)
-    backup = {item.name: item.tensor.detach().clone() for item in items}
-    watch = _Watch(items)
-    with _eager(), _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    without = [item.name for item in items if item.tensor.numel() and not has_bytes(item.tensor)]
+    if without:
+        raise SyncError(f"these tensors hold no values: {', '.join(without)}", hint="load the weights first")
+    watch = Watch(items)
+    with eager(), _one_thread(), randomness_kept(item.tensor.device for item in items):
+        before = Preserved(policy, items)
         try:
-            with watch:
-                first = _outputs(policy, act, probes)
-            reads, writes = watch.reads, watch.writes | _changed(items, backup)
-            _restore(items, backup)
-            reads |= _reads_by_value(policy, act, probes, clusters, reads, backup, first)
+            before.restore()
+            first = _watched(watch, policy, act, probes)
+            again = _watched(watch, policy, act, probes)  # now with what the first round has left behind
+            hidden = tuple(_hidden(first, again, policy, act))
+            reads, writes = watch.reads, watch.writes | before.changed()
+            trial = _Trial(policy, act, probes, before)
+            unread = [cluster for cluster in overlapping(items) if not any(item.name in reads for item in cluster)]
+            reads |= trial.read_by_value(unread)
         finally:
-            _restore(items, backup)
-    return Trace(_closed(reads, items), _closed(writes, items), items)
+            before.restore()
+    return Trace(_closed(reads, items), _closed(writes, items), items, hidden, trial.repeats)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    """Collects the names of the policy's tensors whose bytes an operation is handed."""
-
-    def __init__(self, items: Iterable[Item]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        self.reads: set[str] = set()
-        self.writes: set[str] = set()
-        self._spans: dict[torch.device, list[tuple[int, int, str]]] = {}
-        for item in items:
-            start, stop = byte_span(item.tensor)
-            if start != stop:
-                self._spans.setdefault(item.tensor.device, []).append((start, stop, item.name))
-        self._longest: dict[torch.device, int] = {}
-        for device, spans in self._spans.items():
-            spans.sort()
-            self._longest[device] = max(stop - start for start, stop, _ in spans)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        schema = func._schema
-        if schema.name not in _METADATA_ONLY:
-            for index, argument in enumerate(schema.arguments):
-                value = args[index] if index < len(args) else kwargs.get(argument.name)
-                names = {name for tensor in _tensors(value) for name in self._names(tensor)}
-                written = argument.alias_info is not None and argument.alias_info.is_write
-                if written:
-                    self.writes |= names
-                if not (written and (argument.is_out or (index == 0 and schema.name in _WRITE_ONLY))):
-                    self.reads |= names
-        return func(*args, **kwargs)
-
-    def _names(self, tensor: Tensor) -> Iterator[str]:
-        spans = self._spans.get(tensor.device)
-        start, stop = byte_span(tensor)
-        if spans is None or start == stop:
-            return
-        # a span that reaches into [start, stop) starts before stop, and no earlier than start minus the longest one
-        index = bisect.bisect_left(spans, (start - self._longest[tensor.device], 0, ""))
-        while index < len(spans) and spans[index][0] < stop:
-            if spans[index][1] > start:
-                yield spans[index][2]
-            index += 1
+def _watched(watch: Watch, policy: nn.Module, act: Act, probes: Probes) -> dict[int, Tensor]:
+    """Act once on every probe; the tensors, by storage, that were read and belong to nobody."""
+    watch.hidden = {}
+    for probe in probes:
+        observation = copied_observation(probe)
+        with watch.acting_on(held.tensor for held in held_in(observation)):
+            act(policy, observation)
+    return watch.hidden
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
+def _hidden(first: Mapping[int, Tensor], again: Mapping[int, Tensor], policy: nn.Module, act: Act) -> Iterator[Hidden]:
+    """Of what was read and belongs to nobody: that which was there in both rounds, or which the first left behind."""
+    found: dict[int, Held] = {}
+    if again:
+        for held in (*held_in(policy, "policy"), *held_in(act, "act()")):
+            if has_bytes(held.tensor):
+                found.setdefault(held.tensor.untyped_storage().data_ptr(), held)
+    for storage, tensor in again.items():
+        if storage in first or storage in found:
+            holder = found.get(storage, Held("", tensor))
+            yield Hidden(
+                holder.path,
+                str(spec_of(holder.tensor)),
+                holder.tensor.requires_grad or tensor.requires_grad,
+                carried=storage not in first,
+            )
 
 
-def _outputs(policy: nn.Module, act: Act, probes: Probes) -> list[object]:
-    return [_frozen(leaf) for probe in probes for leaf in tree_leaves(act(policy, probe))]
+class _Trial:
+    """Acts with some tensors overwritten, and whether the actions are the same."""
 
+    def __init__(self, policy: nn.Module, act: Act, probes: Probes, before: Preserved) -> None:
+        self._policy, self._act, self._probes, self._before = policy, act, probes, before
+        self._expected = self._outputs()
+        self.repeats = self._outputs() == self._expected
 
-def _frozen(leaf: object) -> object:
-    if isinstance(leaf, Tensor):
-        return _bytes(leaf).tobytes()
-    return leaf.tobytes() if isinstance(leaf, np.ndarray) else repr(leaf)
+    def read_by_value(self, unread: Sequence[Sequence[Item]]) -> set[str]:
+        """Names in the clusters ``unread`` whose values the actions depend on; none where actions do not repeat."""
+        if not self.repeats or not unread or self._all_same_without(unread):
+            return set()
+        return {item.name for cluster in unread if not self._all_same_without([cluster]) for item in cluster}
 
+    def _all_same_without(self, clusters: Sequence[Sequence[Item]]) -> bool:
+        """Whether the actions are the same whatever stands there: one kind of value alone can hide in an argmax."""
+        spoiled = [item.tensor for cluster in clusters for item in cluster]
+        return all(self._same(spoiled, spoil) for spoil in _SPOILS)
 
-def _bytes(tensor: Tensor) -> np.ndarray:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    array: np.ndarray = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
-    return array
-
-
-def _changed(items: Iterable[Item], backup: Mapping[str, Tensor]) -> set[str]:
-    return {i.name for i in items if not np.array_equal(_bytes(i.tensor), _bytes(backup[i.name]))}
-
-
-def _restore(items: Iterable[Item], backup: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for item in items:
-            item.tensor.detach().copy_(backup[item.name])
-
-
-def _reads_by_value(
-    policy: nn.Module,
-    act: Act,
-    probes: Probes,
-    clusters: Sequence[Sequence[Item]],
-    seen: set[str],
-    backup: Mapping[str, Tensor],
-    expected: list[object],
-) -> set[str]:
-    """Names among the tensors not ``seen`` whose values the actions depend on."""
-    unread = [cluster for cluster in clusters if not any(item.name in seen for item in cluster)]
-    everything = [item for cluster in clusters for item in cluster]
-
-    def same_without(spoiled: Sequence[Sequence[Item]]) -> bool:
-        for cluster in spoiled:
-            for item in cluster:
-                poison(item.tensor)
-        torch.manual_seed(0)
+    def _same(self, spoiled: Iterable[Tensor], spoil: Callable[[Tensor], None]) -> bool:
+        self._before.restore()
+        for tensor in spoiled:
+            spoil(tensor)
         try:
-            return _outputs(policy, act, probes) == expected
+            return self._outputs(restored=True) == self._expected
         except Exception:  # whatever act() raises on spoiled values, it has read them
             return False
-        finally:
-            _restore(everything, backup)
 
-    if not unread or same_without(unread) or not same_without(()):  # the last: actions that do not repeat prove nothing
-        return set()
-    return {item.name for cluster in unread if not same_without([cluster]) for item in cluster}
+    def _outputs(self, *, restored: bool = False) -> list[object]:
+        if not restored:
+            self._before.restore()
+        observations = [copied_observation(probe) for probe in self._probes]
+        return [frozen_outputs(self._act(self._policy, observation)) for observation in observations]
 
 
-def poison(tensor: Tensor) -> None:
-    """Overwrite with values that no policy holds: NaN; for integers the lowest value (unsigned: the highest).
+def _noise(seed: int) -> Callable[[Tensor], None]:
+    """Overwrites with other numbers of the same kind; indices stay indices where they were."""
 
-    Booleans have no such value and stay as they are.
-    """
-    tensor = tensor.detach()
-    with torch.no_grad():
-        if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
-            tensor.copy_(torch.full((), float("nan")).to(tensor.dtype).expand(tensor.shape))
-        elif tensor.dtype is not torch.bool:
-            limits = torch.iinfo(tensor.dtype)
-            tensor.fill_(limits.min if limits.min < 0 else limits.max)
+    def overwrite(tensor: Tensor) -> None:
+        if not has_bytes(tensor):
+            return
+        view = once(tensor)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            if view.dtype is torch.bool:
+                view.logical_not_()
+            elif view.dtype.is_floating_point or view.dtype.is_complex:
+                view.copy_((3 * torch.randn(view.shape, generator=generator)).to(view.dtype))
+            elif view.numel() > 1 and bool((view != view.reshape(-1)[0]).any()):
+                order = torch.randperm(view.numel(), generator=generator)
+                view.copy_(view.reshape(-1)[order.to(view.device)].reshape(view.shape))
+            else:
+                view.bitwise_xor_(1)
+
+    return overwrite
+
+
+_SPOILS = (poison, *(_noise(seed) for seed in range(4)))
 
 
 def _closed(names: Iterable[str], items: Iterable[Item]) -> frozenset[str]:
@@ -207,7 +190,7 @@ def _closed(names: Iterable[str], items: Iterable[Item]) -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def _eager() -> Iterator[None]:
+def eager() -> Iterator[None]:
     """Compiled code runs as it is written; nothing can be compiled where dynamo was never imported."""
     if "torch._dynamo" not in sys.modules:
         yield

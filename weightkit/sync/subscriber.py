@@ -25,10 +25,14 @@ from weightkit.errors import (
     TransportTimeout,
     WeightkitError,
 )
+from weightkit.sync.golden import act_alike
 from weightkit.sync.handshake import accept, check_pins, live_digest
 from weightkit.sync.inventory import inventory, state_of
+from weightkit.sync.memory import poison
+from weightkit.sync.preserved import Preserved, copied_observation, randomness_kept
 from weightkit.sync.publisher import arena_digests
-from weightkit.sync.read_set import Act, Probes, poison, trace
+from weightkit.sync.read_set import Act, Probes, trace
+from weightkit.sync.tripwire import arm, disarm
 from weightkit.transports import connect
 from weightkit.transports.base import (
     PROTOCOL,
@@ -46,6 +50,7 @@ from weightkit.transports.base import (
 )
 
 logger = logging.getLogger(__name__)
+_TRIED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class _Staged:
     begin: SnapshotBegin
     arena: Arena
     session: str
+    probe: bytes = b""
 
 
 class Receiver:
@@ -150,7 +156,9 @@ class Subscriber:
     The read set is traced at once, on the values that the policy comes with; then every tensor is overwritten with
     values that no policy holds (NaN, the lowest integer; booleans stay), so that acting before weights have come
     cannot pass for acting. Pinned tensors get their values back with the first version, once the learner has confirmed
-    their digests.
+    their digests. With the first version, what the learner holds and no probe had shown to be read is taken away
+    (`tripwire`): a branch that reads it after all raises UnsyncedRead before there is an action. The first two versions
+    of a run are tried on the learner's golden probe; where the actions differ ActsDifferently is raised.
 
     A background thread connects, receives and verifies; ``poll`` and ``wait_for_first`` write to the policy, on the
     caller's thread. ``connector`` makes the connections, ``backoff`` the pauses between attempts.
@@ -171,11 +179,15 @@ class Subscriber:
         self.address = address
         self.actor_id = actor_id
         self._policy = policy
-        traced = trace(policy, act, probes)
+        self._act, self._own_probe = act, probes[0] if probes else None
+        self._traced = traced = trace(policy, act, probes)
         self.reads, self._state = traced.reads, state_of(traced.items)
         self._original: dict[str, Tensor] | None = {i.name: i.tensor.detach().clone() for i in traced.items}
         for item in traced.items:
             poison(item.tensor)
+        self._armed = ""
+        self._only_poisoned: tuple[str, ...] = ()
+        self._tried, self._tried_run = 0, ""
         self._connector = connector or (lambda where: connect(where, insecure=insecure))
         self._backoff = backoff or Backoff()
         self._changed = threading.Condition()
@@ -211,7 +223,10 @@ class Subscriber:
         return self._root
 
     def status(self) -> dict[str, object]:
-        """The version, whether a learner is there, and what was received, discarded and refused."""
+        """The version, whether a learner is there, and what was received, discarded and refused.
+
+        "only_poisoned": tensors that nobody syncs and that hold NaN, since they could not be made to raise when read.
+        """
         with self._changed:
             version = self._version
             return {
@@ -221,6 +236,7 @@ class Subscriber:
                 "run_id": None if version is None else version.run_id,
                 "counter": 0 if version is None else version.counter,
                 **self._counts,
+                "only_poisoned": list(self._only_poisoned),
                 "trouble": str(self._failure or self._last_trouble),
             }
 
@@ -262,7 +278,8 @@ class Subscriber:
         """Put a staged version into the policy, whole, on this thread; the version, or None where there is no news.
 
         Raises what made the handshake fail (NeedsNotMet, PinMismatch), also that with a restarted learner, and
-        IncompleteUpdate where the live tensors are not what was verified: the policy is then poisoned again.
+        IncompleteUpdate where the live tensors are not what was verified, ActsDifferently where the actor's code does
+        not do what the learner's does: the policy is then poisoned again.
         """
         with self._changed:
             if self._failure is not None:
@@ -273,9 +290,16 @@ class Subscriber:
         started = time.perf_counter()
         with self._applying:
             self._root = root = self._apply(staged)
+            probe_ok = self._try_out(staged)
         version = staged.begin.version
         ack = Ack(
-            self.actor_id, staged.session, version.run_id, version.counter, root, (time.perf_counter() - started) * 1e3
+            self.actor_id,
+            staged.session,
+            version.run_id,
+            version.counter,
+            root,
+            (time.perf_counter() - started) * 1e3,
+            probe_ok,
         )
         with self._changed:
             self._version, connection = version, self._connection
@@ -289,11 +313,14 @@ class Subscriber:
     def _apply(self, staged: _Staged) -> str:
         """Copy a verified version into the live tensors and hash those; the root digest."""
         manifest = staged.arena.manifest
+        if self._armed not in ("", manifest.manifest_id):
+            disarm(self._policy)
+            self._armed = ""
         own = {item.name: item.tensor for item in inventory(self._policy)}
         sent = {g.name for g in manifest.groups if g.transfer is Transfer.SEND}
         try:
             if self._original is not None:
-                for name in self._pinned(manifest):
+                for name in (*self._pinned(manifest), *self._waived(manifest)):
                     copy_tensor(self._original[name], own[name])
             for entry in manifest.entries:
                 if entry.group in sent:
@@ -301,18 +328,72 @@ class Subscriber:
             live = {name: live_digest(own[name]) for name in staged.arena.names}
             verify(live, staged.begin)
         except BaseException:
-            self._version = None
-            for tensor in own.values():
-                poison(tensor)
-            with self._changed:
-                self._failure = IncompleteUpdate(
+            self._fail(
+                IncompleteUpdate(
                     f"{staged.begin.version} could not be put into the policy whole; the policy was poisoned again",
                     hint="does anything else write to the policy?",
                 )
+            )
             raise
         self._original = None
         self._groups_applied = tuple(g.name for g in manifest.groups if g.name in sent)
         return root_digest(live)
+
+    def _fail(self, failure: WeightkitError) -> None:
+        self._version = None
+        for item in inventory(self._policy):
+            poison(item.tensor)
+        with self._changed:
+            self._failure = failure
+
+    def _try_out(self, staged: _Staged) -> bool:
+        """Take away what nobody syncs, then act once as the learner did; whether that could be compared.
+
+        Twice in a run: the first time before anything moves, the second time because code that keeps something of old
+        weights shows then. Later versions bring other numbers, which digests prove, and no other code.
+        """
+        arming, version = not self._armed, staged.begin.version
+        if arming:
+            self._arm(staged.arena.manifest)
+        if self._tried_run != version.run_id:
+            self._tried_run, self._tried = version.run_id, 0
+        if not staged.probe or not staged.begin.golden or self._tried >= _TRIED:
+            return False
+        try:
+            act_alike(self._policy, self._act, self._traced, staged.probe, staged.begin.golden, like=self._own_probe)
+        except ValueError as error:
+            logger.warning("%s", error)
+            return False
+        except WeightkitError as error:
+            self._fail(error)
+            raise
+        self._tried += 1
+        return True
+
+    def _arm(self, manifest: SyncManifest) -> None:
+        """Make what nobody syncs raise when it is read; poisoned it stays where the policy cannot act without it."""
+        covered = {e.name for e in manifest.entries if manifest.transfer_of(e.group) is not Transfer.HOLD}
+        covered |= {name for name in self._state if manifest.waiver_of(name) is not None}
+        names = set(self._state) - covered - self._traced.reads - self._traced.writes
+        self._only_poisoned = arm(self._policy, names)
+        try:
+            self._act_once()
+        except Exception as error:  # it wants to look at what it does not read: at an address, at a type
+            logger.warning("what nobody syncs is poisoned only, not taken away: %s", error)
+            disarm(self._policy)
+            self._only_poisoned = tuple(sorted(names))
+        self._armed = manifest.manifest_id
+
+    def _act_once(self) -> None:
+        before = Preserved(self._policy, self._traced.own_state)
+        with randomness_kept(item.tensor.device for item in self._traced.items):
+            try:
+                self._act(self._policy, copied_observation(self._own_probe))
+            finally:
+                before.restore()
+
+    def _waived(self, manifest: SyncManifest) -> list[str]:
+        return [name for name in self._state if manifest.waiver_of(name) is not None]
 
     def _pinned(self, manifest: SyncManifest) -> list[str]:
         pinned = {g.name for g in manifest.groups if g.transfer is Transfer.PIN}
@@ -363,7 +444,7 @@ class Subscriber:
                 self._last_trouble = "the learner answers, but has published nothing yet"
             receiver = Receiver(welcome.manifest, welcome.run_id, newest=self._newest)
             for message in connection.watch(session):
-                self._receive(receiver, message, connection, session, welcome.run_id)
+                self._receive(receiver, message, connection, session, welcome)
                 if self._stopping.is_set():
                     return
         finally:
@@ -374,7 +455,7 @@ class Subscriber:
 
     def _greet(self, connection: Connection, session: str) -> Welcome:
         hello = Hello(PROTOCOL, self.actor_id, session, self._state, self.reads)
-        welcome = accept(connection.hello(hello), reads=self.reads, state=self._state, address=self.address)
+        welcome = accept(connection.hello(hello), traced=self._traced, address=self.address)
         run_id = welcome.run_id
         if run_id in self._runs[:-1]:
             raise StaleVersion(f"the learner at {self.address} serves run {run_id[:8]}, which a later run has replaced")
@@ -389,7 +470,7 @@ class Subscriber:
         return welcome
 
     def _receive(
-        self, receiver: Receiver, message: WatchMessage, connection: Connection, session: str, run_id: str
+        self, receiver: Receiver, message: WatchMessage, connection: Connection, session: str, welcome: Welcome
     ) -> None:
         counter = message.version.counter if isinstance(message, SnapshotBegin) else receiver.counter
         try:
@@ -402,7 +483,7 @@ class Subscriber:
             self._counts["discarded"] += 1
             self._trouble(error.message)
             if not self._stopping.wait(self._backoff.next_s()):
-                connection.nack(Nack(self.actor_id, session, run_id, counter, error.message))
+                connection.nack(Nack(self.actor_id, session, welcome.run_id, counter, error.message))
             return
         if complete is None:
             return
@@ -411,7 +492,7 @@ class Subscriber:
         with self._changed:
             self._counts["received"] += 1
             self._newest = begin.version.counter
-            self._staged = _Staged(begin, arena, session)
+            self._staged = _Staged(begin, arena, session, welcome.probe)
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -64,7 +64,13 @@ def reply_to_wire(reply: Welcome | Reject) -> Any:
         return pb.HelloReply(reject=pb.Reject(protocol=reply.protocol, message=reply.message, findings=findings))
     manifest = canonical_json(reply.manifest.to_dict())
     return pb.HelloReply(
-        welcome=pb.Welcome(protocol=reply.protocol, run_id=reply.run_id, manifest=manifest, pins=dict(reply.pins))
+        welcome=pb.Welcome(
+            protocol=reply.protocol,
+            run_id=reply.run_id,
+            manifest=manifest,
+            pins=dict(reply.pins),
+            probe=reply.probe,
+        )
     )
 
 
@@ -78,7 +84,7 @@ def reply_from_wire(message: Any) -> Welcome | Reject:
     welcome = message.welcome
     origin = "the learner's manifest"
     manifest = SyncManifest.from_dict(parse_json(welcome.manifest, origin=origin), origin=origin)
-    return Welcome(int(welcome.protocol), str(welcome.run_id), manifest, dict(welcome.pins))
+    return Welcome(int(welcome.protocol), str(welcome.run_id), manifest, dict(welcome.pins), bytes(welcome.probe))
 
 
 def _finding(message: Any) -> Finding:
@@ -101,6 +107,7 @@ def frame_of(message: WatchMessage) -> bytes:
                 n_bytes=message.n_bytes,
                 digests=dict(message.digests),
                 root=message.root,
+                golden=message.golden,
             )
         )
     elif isinstance(message, SnapshotEnd):
@@ -126,7 +133,14 @@ def message_of(frame: bytes) -> WatchMessage:
     if kind == "begin":
         begin = event.begin
         version = WeightVersion(str(begin.run_id), int(begin.counter), int(begin.learner_step))
-        return SnapshotBegin(version, str(begin.manifest_id), int(begin.n_bytes), dict(begin.digests), str(begin.root))
+        return SnapshotBegin(
+            version,
+            str(begin.manifest_id),
+            int(begin.n_bytes),
+            dict(begin.digests),
+            str(begin.root),
+            bytes(begin.golden),
+        )
     if kind == "end":
         return SnapshotEnd(str(event.end.root))
     if kind == "superseded":
@@ -142,11 +156,20 @@ def ack_to_wire(ack: Ack) -> Any:
         counter=ack.counter,
         applied_root=ack.applied_root,
         apply_ms=ack.apply_ms,
+        probe_ok=ack.probe_ok,
     )
 
 
 def ack_from_wire(m: Any) -> Ack:
-    return Ack(str(m.actor_id), str(m.session), str(m.run_id), int(m.counter), str(m.applied_root), float(m.apply_ms))
+    return Ack(
+        str(m.actor_id),
+        str(m.session),
+        str(m.run_id),
+        int(m.counter),
+        str(m.applied_root),
+        float(m.apply_ms),
+        bool(m.probe_ok),
+    )
 
 
 def nack_to_wire(nack: Nack) -> Any:
@@ -172,7 +195,13 @@ def status_to_wire(status: Status) -> Any:
         refused=status.refused,
         actors=[
             pb.ActorStatus(
-                actor_id=a.actor_id, connected=a.connected, acked=a.acked, root=a.root, lag=a.lag, nacks=a.nacks
+                actor_id=a.actor_id,
+                connected=a.connected,
+                acked=a.acked,
+                root=a.root,
+                lag=a.lag,
+                nacks=a.nacks,
+                probe_ok=a.probe_ok,
             )
             for a in status.actors
         ],
@@ -181,7 +210,9 @@ def status_to_wire(status: Status) -> Any:
 
 def status_from_wire(m: Any) -> Status:
     actors = tuple(
-        ActorStatus(str(a.actor_id), bool(a.connected), int(a.acked), str(a.root), int(a.lag), int(a.nacks))
+        ActorStatus(
+            str(a.actor_id), bool(a.connected), int(a.acked), str(a.root), int(a.lag), int(a.nacks), bool(a.probe_ok)
+        )
         for a in m.actors
     )
     return Status(str(m.run_id), int(m.counter), str(m.root), int(m.refused), actors)

@@ -29,12 +29,16 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """A learner's offer; ``pins`` are the digests of the tensors that never travel and must be equal already."""
+    """A learner's offer; ``pins`` are the digests of the tensors that never travel and must be equal already.
+
+    ``probe``: the golden probe's observation, b"" where there is none.
+    """
 
     protocol: int
     run_id: str
     manifest: SyncManifest
     pins: Mapping[str, str] = field(default_factory=dict)
+    probe: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,17 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotBegin:
-    """A version follows: ``n_bytes`` of chunks in order of their offsets, then SnapshotEnd."""
+    """A version follows: ``n_bytes`` of chunks in order of their offsets, then SnapshotEnd.
+
+    ``golden``: what the learner does on the golden probe with this version, b"" where there is none.
+    """
 
     version: WeightVersion
     manifest_id: str
     n_bytes: int
     digests: Mapping[str, str]
     root: str
+    golden: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,10 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The actor acts with a version; ``applied_root`` is its live tensors' root digest, ``apply_ms`` its pause."""
+    """The actor acts with a version; ``applied_root`` is its live tensors' root digest, ``apply_ms`` its pause.
+
+    ``probe_ok``: with this version it did on the golden probe what the learner does.
+    """
 
     actor_id: str
     session: str
@@ -95,6 +106,7 @@ class Ack:
     counter: int
     applied_root: str
     apply_ms: float
+    probe_ok: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +123,10 @@ class Nack:
 
 @dataclass(frozen=True, slots=True)
 class ActorStatus:
-    """How one actor stands: the version it acts with, its root digest, versions behind, transfers thrown away."""
+    """How one actor stands: the version it acts with, its root digest, versions behind, transfers thrown away.
+
+    ``probe_ok``: it has done on the golden probe what the learner does.
+    """
 
     actor_id: str
     connected: bool
@@ -119,6 +134,7 @@ class ActorStatus:
     root: str
     lag: int
     nacks: int
+    probe_ok: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class SyncTarget:
 
     def default_manifest(self) -> SyncManifest:
         """The architecture's groups; for a user's policy the top-level modules, sent where ``act()`` reads them."""
-        from weightkit.sync.inventory import make_manifest
+        from weightkit.sync.grouping import make_manifest
         from weightkit.sync.read_set import read_set
 
         if self.groups:

@@ -14,7 +14,8 @@ from weightkit.arena import Arena
 from weightkit.core.group import Transfer
 from weightkit.core.jsonio import parse_json
 from weightkit.errors import SyncError, UsageError
-from weightkit.sync.inventory import inventory, make_manifest
+from weightkit.sync.grouping import make_manifest
+from weightkit.sync.inventory import inventory
 
 
 class Everything(nn.Module):

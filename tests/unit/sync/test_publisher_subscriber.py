@@ -18,10 +18,11 @@ from weightkit.errors import (
     PinMismatch,
     PublishRefused,
     TransportTimeout,
+    UnsyncedRead,
     UsageError,
 )
 from weightkit.sync import subscriber
-from weightkit.sync.inventory import make_manifest
+from weightkit.sync.grouping import make_manifest
 from weightkit.sync.publisher import Publisher
 from weightkit.sync.subscriber import Subscriber
 from weightkit.transports.base import Backoff
@@ -46,13 +47,17 @@ def test_before_the_first_version_every_tensor_is_poisoned() -> None:
         assert act(actor, PROBES[0]).isnan().all()
 
 
-def test_what_the_learner_holds_stays_poisoned() -> None:
+def test_what_the_learner_holds_cannot_be_read_on_the_actor() -> None:
     actor = drqv2_policy(SMALL_DRQV2, 1)
     with publisher_of(drqv2_policy(SMALL_DRQV2, 0)) as pub, subscriber_of(actor, pub.address) as sub:
         pub.publish()
         sub.wait_for_first(20)
         assert sub.groups_applied == ("actor", "encoder")
-        assert actor.critic.qs[0].head.weight.isnan().all()
+        for name, tensor in actor.critic.named_parameters():
+            with pytest.raises(UnsyncedRead) as error:
+                tensor + 1
+            assert error.value.name == f"critic.{name}"
+        assert sub.status()["only_poisoned"] == []
 
 
 def test_waiting_says_so_and_then_raises() -> None:

@@ -12,7 +12,8 @@ from torch import nn
 
 from strategies import SMALL_DRQV2, act, drqv2_observations, drqv2_policy
 from weightkit.errors import NeedsNotMet, UncoveredRead, UsageError
-from weightkit.sync.inventory import inventory, make_manifest
+from weightkit.sync.grouping import make_manifest
+from weightkit.sync.inventory import inventory
 from weightkit.sync.proof import coverage_report, prove_coverage
 from weightkit.sync.read_set import read_set, trace
 

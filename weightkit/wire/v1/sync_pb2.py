@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cweightkit/wire/v1/sync.proto\x12\x11weightkit.wire.v1\"\x07\n\x05\x45mpty\"T\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x10\n\x08\x61lias_of\x18\x04 \x01(\t\x12\x0c\n\x04read\x18\x05 \x01(\x08\"o\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12*\n\x07tensors\x18\x04 \x03(\x0b\x32\x19.weightkit.wire.v1.Tensor\"q\n\nHelloReply\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.weightkit.wire.v1.WelcomeH\x00\x12+\n\x06reject\x18\x02 \x01(\x0b\x32\x19.weightkit.wire.v1.RejectH\x00\x42\x07\n\x05reply\"\x9e\x01\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x32\n\x04pins\x18\x04 \x03(\x0b\x32$.weightkit.wire.v1.Welcome.PinsEntry\x1a+\n\tPinsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x06Reject\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12,\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1a.weightkit.wire.v1.Finding\"Y\n\x07\x46inding\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\x1f\n\x0cWatchRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\xdf\x01\n\nWatchEvent\x12\x31\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32 .weightkit.wire.v1.SnapshotBeginH\x00\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1e.weightkit.wire.v1.SnapshotEndH\x00\x12\x33\n\nsuperseded\x18\x03 \x01(\x0b\x32\x1d.weightkit.wire.v1.SupersededH\x00\x12\x31\n\theartbeat\x18\x04 \x01(\x0b\x32\x1c.weightkit.wire.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\xea\x01\n\rSnapshotBegin\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x13\n\x0bmanifest_id\x18\x03 \x01(\t\x12\x0f\n\x07n_bytes\x18\x04 \x01(\x04\x12>\n\x07\x64igests\x18\x05 \x03(\x0b\x32-.weightkit.wire.v1.SnapshotBegin.DigestsEntry\x12\x0c\n\x04root\x18\x06 \x01(\t\x12\x14\n\x0clearner_step\x18\x07 \x01(\x03\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1b\n\x0bSnapshotEnd\x12\x0c\n\x04root\x18\x01 \x01(\t\"-\n\nSuperseded\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\x0b\n\tHeartbeat\"q\n\x03\x41\x63k\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x04 \x01(\x04\x12\x14\n\x0c\x61pplied_root\x18\x05 \x01(\t\x12\x10\n\x08\x61pply_ms\x18\x06 \x01(\x01\"j\n\x04Nack\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06tensor\x18\x06 \x01(\t\"k\n\x0b\x41\x63torStatus\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\r\n\x05\x61\x63ked\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\t\x12\x0b\n\x03lag\x18\x05 \x01(\x04\x12\r\n\x05nacks\x18\x06 \x01(\x04\"x\n\x06Status\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x0c\n\x04root\x18\x03 \x01(\t\x12\x0f\n\x07refused\x18\x04 \x01(\x04\x12.\n\x06\x61\x63tors\x18\x05 \x03(\x0b\x32\x1e.weightkit.wire.v1.ActorStatus2\xda\x02\n\x04Sync\x12G\n\x05Hello\x12\x1f.weightkit.wire.v1.HelloRequest\x1a\x1d.weightkit.wire.v1.HelloReply\x12I\n\x05Watch\x12\x1f.weightkit.wire.v1.WatchRequest\x1a\x1d.weightkit.wire.v1.WatchEvent0\x01\x12?\n\x0b\x41\x63knowledge\x12\x16.weightkit.wire.v1.Ack\x1a\x18.weightkit.wire.v1.Empty\x12;\n\x06Refuse\x12\x17.weightkit.wire.v1.Nack\x1a\x18.weightkit.wire.v1.Empty\x12@\n\tGetStatus\x12\x18.weightkit.wire.v1.Empty\x1a\x19.weightkit.wire.v1.Statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cweightkit/wire/v1/sync.proto\x12\x11weightkit.wire.v1\"\x07\n\x05\x45mpty\"T\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x10\n\x08\x61lias_of\x18\x04 \x01(\t\x12\x0c\n\x04read\x18\x05 \x01(\x08\"o\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12*\n\x07tensors\x18\x04 \x03(\x0b\x32\x19.weightkit.wire.v1.Tensor\"q\n\nHelloReply\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.weightkit.wire.v1.WelcomeH\x00\x12+\n\x06reject\x18\x02 \x01(\x0b\x32\x19.weightkit.wire.v1.RejectH\x00\x42\x07\n\x05reply\"\xad\x01\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x32\n\x04pins\x18\x04 \x03(\x0b\x32$.weightkit.wire.v1.Welcome.PinsEntry\x12\r\n\x05probe\x18\x05 \x01(\x0c\x1a+\n\tPinsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x06Reject\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12,\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1a.weightkit.wire.v1.Finding\"Y\n\x07\x46inding\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\x1f\n\x0cWatchRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\xdf\x01\n\nWatchEvent\x12\x31\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32 .weightkit.wire.v1.SnapshotBeginH\x00\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1e.weightkit.wire.v1.SnapshotEndH\x00\x12\x33\n\nsuperseded\x18\x03 \x01(\x0b\x32\x1d.weightkit.wire.v1.SupersededH\x00\x12\x31\n\theartbeat\x18\x04 \x01(\x0b\x32\x1c.weightkit.wire.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\xfa\x01\n\rSnapshotBegin\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x13\n\x0bmanifest_id\x18\x03 \x01(\t\x12\x0f\n\x07n_bytes\x18\x04 \x01(\x04\x12>\n\x07\x64igests\x18\x05 \x03(\x0b\x32-.weightkit.wire.v1.SnapshotBegin.DigestsEntry\x12\x0c\n\x04root\x18\x06 \x01(\t\x12\x14\n\x0clearner_step\x18\x07 \x01(\x03\x12\x0e\n\x06golden\x18\x08 \x01(\x0c\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1b\n\x0bSnapshotEnd\x12\x0c\n\x04root\x18\x01 \x01(\t\"-\n\nSuperseded\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\x0b\n\tHeartbeat\"\x83\x01\n\x03\x41\x63k\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x04 \x01(\x04\x12\x14\n\x0c\x61pplied_root\x18\x05 \x01(\t\x12\x10\n\x08\x61pply_ms\x18\x06 \x01(\x01\x12\x10\n\x08probe_ok\x18\x07 \x01(\x08\"j\n\x04Nack\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06tensor\x18\x06 \x01(\t\"}\n\x0b\x41\x63torStatus\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\r\n\x05\x61\x63ked\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\t\x12\x0b\n\x03lag\x18\x05 \x01(\x04\x12\r\n\x05nacks\x18\x06 \x01(\x04\x12\x10\n\x08probe_ok\x18\x07 \x01(\x08\"x\n\x06Status\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x0c\n\x04root\x18\x03 \x01(\t\x12\x0f\n\x07refused\x18\x04 \x01(\x04\x12.\n\x06\x61\x63tors\x18\x05 \x03(\x0b\x32\x1e.weightkit.wire.v1.ActorStatus2\xda\x02\n\x04Sync\x12G\n\x05Hello\x12\x1f.weightkit.wire.v1.HelloRequest\x1a\x1d.weightkit.wire.v1.HelloReply\x12I\n\x05Watch\x12\x1f.weightkit.wire.v1.WatchRequest\x1a\x1d.weightkit.wire.v1.WatchEvent0\x01\x12?\n\x0b\x41\x63knowledge\x12\x16.weightkit.wire.v1.Ack\x1a\x18.weightkit.wire.v1.Empty\x12;\n\x06Refuse\x12\x17.weightkit.wire.v1.Nack\x1a\x18.weightkit.wire.v1.Empty\x12@\n\tGetStatus\x12\x18.weightkit.wire.v1.Empty\x1a\x19.weightkit.wire.v1.Statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,35 +44,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLOREPLY']._serialized_start=259
   _globals['_HELLOREPLY']._serialized_end=372
   _globals['_WELCOME']._serialized_start=375
-  _globals['_WELCOME']._serialized_end=533
-  _globals['_WELCOME_PINSENTRY']._serialized_start=490
-  _globals['_WELCOME_PINSENTRY']._serialized_end=533
-  _globals['_REJECT']._serialized_start=535
-  _globals['_REJECT']._serialized_end=624
-  _globals['_FINDING']._serialized_start=626
-  _globals['_FINDING']._serialized_end=715
-  _globals['_WATCHREQUEST']._serialized_start=717
-  _globals['_WATCHREQUEST']._serialized_end=748
-  _globals['_WATCHEVENT']._serialized_start=751
-  _globals['_WATCHEVENT']._serialized_end=974
-  _globals['_SNAPSHOTBEGIN']._serialized_start=977
-  _globals['_SNAPSHOTBEGIN']._serialized_end=1211
-  _globals['_SNAPSHOTBEGIN_DIGESTSENTRY']._serialized_start=1165
-  _globals['_SNAPSHOTBEGIN_DIGESTSENTRY']._serialized_end=1211
-  _globals['_SNAPSHOTEND']._serialized_start=1213
-  _globals['_SNAPSHOTEND']._serialized_end=1240
-  _globals['_SUPERSEDED']._serialized_start=1242
-  _globals['_SUPERSEDED']._serialized_end=1287
-  _globals['_HEARTBEAT']._serialized_start=1289
-  _globals['_HEARTBEAT']._serialized_end=1300
-  _globals['_ACK']._serialized_start=1302
-  _globals['_ACK']._serialized_end=1415
-  _globals['_NACK']._serialized_start=1417
-  _globals['_NACK']._serialized_end=1523
-  _globals['_ACTORSTATUS']._serialized_start=1525
-  _globals['_ACTORSTATUS']._serialized_end=1632
-  _globals['_STATUS']._serialized_start=1634
-  _globals['_STATUS']._serialized_end=1754
-  _globals['_SYNC']._serialized_start=1757
-  _globals['_SYNC']._serialized_end=2103
+  _globals['_WELCOME']._serialized_end=548
+  _globals['_WELCOME_PINSENTRY']._serialized_start=505
+  _globals['_WELCOME_PINSENTRY']._serialized_end=548
+  _globals['_REJECT']._serialized_start=550
+  _globals['_REJECT']._serialized_end=639
+  _globals['_FINDING']._serialized_start=641
+  _globals['_FINDING']._serialized_end=730
+  _globals['_WATCHREQUEST']._serialized_start=732
+  _globals['_WATCHREQUEST']._serialized_end=763
+  _globals['_WATCHEVENT']._serialized_start=766
+  _globals['_WATCHEVENT']._serialized_end=989
+  _globals['_SNAPSHOTBEGIN']._serialized_start=992
+  _globals['_SNAPSHOTBEGIN']._serialized_end=1242
+  _globals['_SNAPSHOTBEGIN_DIGESTSENTRY']._serialized_start=1196
+  _globals['_SNAPSHOTBEGIN_DIGESTSENTRY']._serialized_end=1242
+  _globals['_SNAPSHOTEND']._serialized_start=1244
+  _globals['_SNAPSHOTEND']._serialized_end=1271
+  _globals['_SUPERSEDED']._serialized_start=1273
+  _globals['_SUPERSEDED']._serialized_end=1318
+  _globals['_HEARTBEAT']._serialized_start=1320
+  _globals['_HEARTBEAT']._serialized_end=1331
+  _globals['_ACK']._serialized_start=1334
+  _globals['_ACK']._serialized_end=1465
+  _globals['_NACK']._serialized_start=1467
+  _globals['_NACK']._serialized_end=1573
+  _globals['_ACTORSTATUS']._serialized_start=1575
+  _globals['_ACTORSTATUS']._serialized_end=1700
+  _globals['_STATUS']._serialized_start=1702
+  _globals['_STATUS']._serialized_end=1822
+  _globals['_SYNC']._serialized_start=1825
+  _globals['_SYNC']._serialized_end=2171
 # @@protoc_insertion_point(module_scope)

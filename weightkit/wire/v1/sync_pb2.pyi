@@ -44,7 +44,7 @@ class HelloReply(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "run_id", "manifest", "pins")
+    __slots__ = ("protocol", "run_id", "manifest", "pins", "probe")
     class PinsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,11 +56,13 @@ class Welcome(_message.Message):
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     manifest: bytes
     pins: _containers.ScalarMap[str, str]
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., manifest: _Optional[bytes] = ..., pins: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    probe: bytes
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., manifest: _Optional[bytes] = ..., pins: _Optional[_Mapping[str, str]] = ..., probe: _Optional[bytes] = ...) -> None: ...
 
 class Reject(_message.Message):
     __slots__ = ("protocol", "message", "findings")
@@ -105,7 +107,7 @@ class WatchEvent(_message.Message):
     def __init__(self, begin: _Optional[_Union[SnapshotBegin, _Mapping]] = ..., end: _Optional[_Union[SnapshotEnd, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class SnapshotBegin(_message.Message):
-    __slots__ = ("run_id", "counter", "manifest_id", "n_bytes", "digests", "root", "learner_step")
+    __slots__ = ("run_id", "counter", "manifest_id", "n_bytes", "digests", "root", "learner_step", "golden")
     class DigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +122,7 @@ class SnapshotBegin(_message.Message):
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
     LEARNER_STEP_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     counter: int
     manifest_id: str
@@ -127,7 +130,8 @@ class SnapshotBegin(_message.Message):
     digests: _containers.ScalarMap[str, str]
     root: str
     learner_step: int
-    def __init__(self, run_id: _Optional[str] = ..., counter: _Optional[int] = ..., manifest_id: _Optional[str] = ..., n_bytes: _Optional[int] = ..., digests: _Optional[_Mapping[str, str]] = ..., root: _Optional[str] = ..., learner_step: _Optional[int] = ...) -> None: ...
+    golden: bytes
+    def __init__(self, run_id: _Optional[str] = ..., counter: _Optional[int] = ..., manifest_id: _Optional[str] = ..., n_bytes: _Optional[int] = ..., digests: _Optional[_Mapping[str, str]] = ..., root: _Optional[str] = ..., learner_step: _Optional[int] = ..., golden: _Optional[bytes] = ...) -> None: ...
 
 class SnapshotEnd(_message.Message):
     __slots__ = ("root",)
@@ -148,20 +152,22 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("actor_id", "session", "run_id", "counter", "applied_root", "apply_ms")
+    __slots__ = ("actor_id", "session", "run_id", "counter", "applied_root", "apply_ms", "probe_ok")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     APPLIED_ROOT_FIELD_NUMBER: _ClassVar[int]
     APPLY_MS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_OK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     session: str
     run_id: str
     counter: int
     applied_root: str
     apply_ms: float
-    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., applied_root: _Optional[str] = ..., apply_ms: _Optional[float] = ...) -> None: ...
+    probe_ok: bool
+    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., applied_root: _Optional[str] = ..., apply_ms: _Optional[float] = ..., probe_ok: bool = ...) -> None: ...
 
 class Nack(_message.Message):
     __slots__ = ("actor_id", "session", "run_id", "counter", "reason", "tensor")
@@ -180,20 +186,22 @@ class Nack(_message.Message):
     def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., reason: _Optional[str] = ..., tensor: _Optional[str] = ...) -> None: ...
 
 class ActorStatus(_message.Message):
-    __slots__ = ("actor_id", "connected", "acked", "root", "lag", "nacks")
+    __slots__ = ("actor_id", "connected", "acked", "root", "lag", "nacks", "probe_ok")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     ACKED_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
     NACKS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_OK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     connected: bool
     acked: int
     root: str
     lag: int
     nacks: int
-    def __init__(self, actor_id: _Optional[str] = ..., connected: bool = ..., acked: _Optional[int] = ..., root: _Optional[str] = ..., lag: _Optional[int] = ..., nacks: _Optional[int] = ...) -> None: ...
+    probe_ok: bool
+    def __init__(self, actor_id: _Optional[str] = ..., connected: bool = ..., acked: _Optional[int] = ..., root: _Optional[str] = ..., lag: _Optional[int] = ..., nacks: _Optional[int] = ..., probe_ok: bool = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("run_id", "counter", "root", "refused", "actors")

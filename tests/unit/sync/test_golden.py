@@ -1,0 +1,254 @@
+"""The golden probe: equal weights are not enough where the code around them differs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
+from weightkit.errors import ActsDifferently
+from weightkit.sync.golden import TOLERANCE, decoded, difference, encoded
+from weightkit.sync.grouping import make_manifest
+from weightkit.sync.publisher import Publisher
+from weightkit.sync.subscriber import Subscriber
+from weightkit.transports.base import SnapshotBegin
+
+PROBES = drqv2_observations(SMALL_DRQV2, 3)
+
+
+def pair(**settings: Any) -> tuple[Publisher, Any, Any]:
+    learner, actor = drqv2_policy(SMALL_DRQV2, 4), drqv2_policy(SMALL_DRQV2, 1)
+    with torch.no_grad():  # as large as a trained net's, so that the actions are not all at their ends
+        for tensor in learner.parameters():
+            tensor.mul_(0.5 if tensor.ndim < 2 else 1.5 * tensor[0].numel() ** -0.5)
+    manifest = make_manifest(learner, drqv2_groups(learner))
+    return Publisher(learner, manifest, act=act, probes=PROBES, bind="memory:", **settings), learner, actor
+
+
+def swapped_cameras(policy: Any, seen: Any) -> Any:
+    front, wrist = "observation.images.front", "observation.images.wrist"
+    return act(policy, {**seen, front: seen[wrist], wrist: seen[front]})
+
+
+def other_scale(policy: Any, seen: Any) -> Any:
+    images = {key: value.float() / 511 for key, value in seen.items() if "images" in key}
+    return act(policy, {**seen, **images})
+
+
+def upside_down(policy: Any, seen: Any) -> Any:
+    return act(policy, {key: value.flip(-1) if "images" in key else value for key, value in seen.items()})
+
+
+def turned_state(policy: Any, seen: Any) -> Any:
+    return act(policy, {**seen, "observation.state": seen["observation.state"].roll(1, -1)})
+
+
+def other_units(policy: Any, seen: Any) -> Any:
+    return act(policy, seen) * 1.01
+
+
+def one_action_too_few(policy: Any, seen: Any) -> Any:
+    return act(policy, seen)[:, :-1]
+
+
+@pytest.mark.parametrize(
+    "actors", [swapped_cameras, other_scale, upside_down, turned_state, other_units, one_action_too_few]
+)
+def test_an_actor_with_the_learners_weights_and_other_code_never_acts(actors: Callable[..., Any]) -> None:
+    pub, _, actor = pair()
+    with pub:
+        pub.publish()
+        with Subscriber(actor, pub.address, act=actors, probes=PROBES, actor_id="a") as sub:
+            with pytest.raises(ActsDifferently, match="weights"):
+                sub.wait_for_first(20)
+            assert sub.version is None
+            assert actor.actor.head.weight.isnan().all()
+            with pytest.raises(ActsDifferently):
+                sub.poll()
+
+
+def test_an_actor_that_acts_alike_says_so_and_nothing_is_changed_by_trying() -> None:
+    pub, learner, actor = pair()
+    with pub:
+        pub.publish()
+        with Subscriber(actor, pub.address, act=act, probes=PROBES, actor_id="a") as sub:
+            state = torch.get_rng_state()
+            sub.wait_for_first(20)
+            assert torch.equal(torch.get_rng_state(), state)
+            assert pub.wait_acked("a", 1, timeout_s=10)
+            actors: Any = pub.status()["actors"]
+            assert actors["a"]["probe_ok"] is True
+    assert torch.equal(act(actor, PROBES[1]), act(learner, PROBES[1]))
+
+
+class Caching(nn.Module):
+    """Keeps what it once made of its weights: after a push it acts with old ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3))
+        self.kept: dict[str, Any] = {}
+
+    @torch.no_grad()
+    def forward(self, x: Any) -> Any:
+        if "transposed" not in self.kept:
+            self.kept["transposed"] = self.weight.T.clone()
+        return x @ self.kept["transposed"]
+
+
+def poll_until_news(sub: Subscriber, pub: Publisher) -> None:
+    while sub.poll() is None:
+        pub.wait_acked("a", 2, timeout_s=0.01)
+
+
+def test_an_actor_that_keeps_something_of_old_weights_is_found_with_the_second_version() -> None:
+    learner, actor = Caching(), Caching()
+    probes = [torch.ones(1, 3)]
+
+    def fresh(policy: Any, x: Any) -> Any:
+        policy.kept.clear()
+        return policy(x)
+
+    manifest = make_manifest(learner, {"weight": "send"})
+    with Publisher(learner, manifest, act=fresh, probes=probes, bind="memory:") as pub:
+        pub.publish()
+        with Subscriber(actor, pub.address, act=lambda p, x: p(x), probes=probes, actor_id="a") as sub:
+            assert sub.wait_for_first(20).counter == 1
+            actor(probes[0])  # it acts, and keeps something
+            with torch.no_grad():
+                learner.weight.mul_(2)
+            pub.publish()
+            with pytest.raises(ActsDifferently):
+                poll_until_news(sub, pub)
+
+
+def test_where_acting_draws_random_numbers_nothing_is_compared_and_the_report_says_so() -> None:
+    learner = nn.Linear(3, 2)
+
+    def sampled(policy: Any, x: Any) -> Any:
+        return torch.distributions.Normal(policy(x), 1.0).sample()
+
+    manifest = make_manifest(learner, {"weight": "send", "bias": "send"})
+    with Publisher(learner, manifest, act=sampled, probes=[torch.ones(1, 3)], bind="memory:") as pub:
+        assert [(f.code, "random" in f.message) for f in pub.report.findings] == [("WK315", True)]
+        pub.publish()
+        with Subscriber(nn.Linear(3, 2), pub.address, act=sampled, probes=[torch.ones(1, 3)], actor_id="a") as sub:
+            sub.wait_for_first(20)
+            assert pub.wait_acked("a", 1, timeout_s=10)
+            actors: Any = pub.status()["actors"]
+            assert actors["a"]["probe_ok"] is False
+
+
+def test_an_observation_that_is_no_plain_data_is_not_sent_and_the_report_says_so() -> None:
+    class Frame:
+        image = torch.ones(1, 3)
+
+    learner = nn.Linear(3, 2)
+    manifest = make_manifest(learner, {"weight": "send", "bias": "send"})
+    with Publisher(learner, manifest, act=lambda p, f: p(f.image), probes=[Frame()], bind="memory:") as pub:
+        assert [f.code for f in pub.report.findings] == ["WK315"]
+
+
+def test_it_can_be_left_out() -> None:
+    pub, _, actor = pair(golden=False)
+    with pub:
+        pub.publish()
+        with Subscriber(actor, pub.address, act=other_units, probes=PROBES, actor_id="a") as sub:
+            assert sub.wait_for_first(20).counter == 1
+
+
+def test_a_learner_that_sends_no_probe_or_a_broken_one_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    pub, _, actor = pair()
+    with pub:
+        pub._service.probe = b"no probe at all"
+        pub.publish()
+        with Subscriber(actor, pub.address, act=act, probes=PROBES, actor_id="a") as sub:
+            assert sub.wait_for_first(20).counter == 1
+
+
+# ---- as bytes
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**40), 2**40),
+    st.floats(allow_nan=False),
+    st.text(max_size=5),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.uint8, torch.bool, torch.int64]).map(
+        lambda dtype: torch.arange(6).reshape(2, 3).to(dtype)
+    ),
+    st.sampled_from(["float64", "uint8", "int32"]).map(lambda dtype: np.arange(4).astype(dtype)),
+    st.just(torch.zeros(0, 3)),
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(TREES)
+def test_an_observation_comes_back_as_it_was(tree: Any) -> None:
+    content = encoded(tree)
+    assert content is not None
+    found = decoded(content)
+    assert same(found, tree)
+    assert difference(found, tree) == 0.0
+
+
+def same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+@settings(deadline=None, max_examples=200, database=None)
+@given(st.data())
+def test_damaged_bytes_are_a_value_error_or_another_observation_and_nothing_else(data: st.DataObject) -> None:
+    content = bytearray(encoded({"a": torch.ones(2), "b": [1, "x", None]}) or b"")
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ValueError):
+        decoded(bytes(content[: data.draw(st.integers(0, len(content)))]))
+
+
+def test_numbers_apart_are_measured_against_the_largest() -> None:
+    ones = torch.full((2, 2), 100.0)
+    assert difference(ones, ones * (1 + TOLERANCE / 2)) < TOLERANCE
+    assert difference(ones, ones * (1 + TOLERANCE * 4)) > TOLERANCE
+    assert difference(torch.tensor([float("nan")]), torch.tensor([float("nan")])) == 0
+    assert difference(torch.tensor([float("nan")]), torch.tensor([1.0])) == float("inf")
+    assert difference(torch.ones(2), torch.ones(3)) == float("inf")
+    assert difference({"a": 1}, {"a": 1, "b": 2}) == float("inf")
+    assert difference("left", "right") == float("inf")
+
+
+def test_a_begin_carries_what_the_learner_does() -> None:
+    pub, learner, _ = pair()
+    with pub:
+        pub.publish()
+        snapshot = pub._service._current
+        assert snapshot is not None
+        assert difference(decoded(snapshot.golden), act(learner, PROBES[0])) == 0
+        assert SnapshotBegin(snapshot.version, "", 0, {}, "").golden == b""

@@ -1,0 +1,97 @@
+"""Tensors that stand in Python objects of any kind: observations, outputs, closures, what a policy keeps elsewhere."""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_MOST_OBJECTS = 20_000
+_DEEPEST = 12
+_OPAQUE = (str, bytes, int, float, complex, type, types.ModuleType, torch.device, torch.dtype, np.dtype, np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor, or an array's memory as one, and the path to it."""
+
+    path: str
+    tensor: Tensor
+
+
+def held_in(root: object, path: str = "") -> Iterator[Held]:
+    """The tensors and numeric arrays in ``root``: in containers, attributes, closures, bound objects, globals used.
+
+    Every object is looked into once, nearest first, so that the path to a tensor is its shortest; of very large graphs
+    only the nearest 20,000 objects.
+    """
+    waiting: deque[tuple[str, object, int]] = deque([(path, root, 0)])
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        where, value, depth = waiting.popleft()
+        if id(value) in seen or value is None or isinstance(value, _OPAQUE):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            yield Held(where, value)
+        elif isinstance(value, np.ndarray):
+            tensor = _over(value)
+            if tensor is not None:
+                yield Held(where, tensor)
+        elif depth < _DEEPEST:
+            waiting += [(_joined(where, name), inner, depth + 1) for name, inner in _inside(value)]
+
+
+def _inside(value: Any) -> list[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        return [(str(key), inner) for key, inner in value.items()]
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return [(str(index), inner) for index, inner in enumerate(value)]
+    if isinstance(value, nn.Module):
+        own = {**value._parameters, **value._buffers, **value._modules}
+        plain = {name: inner for name, inner in vars(value).items() if not name.startswith("_")}
+        return [*own.items(), *plain.items()]
+    if isinstance(value, types.MethodType):
+        return [("", value.__self__), ("", value.__func__)]
+    if isinstance(value, types.FunctionType):
+        return _of_function(value)
+    found = list(getattr(value, "__dict__", {}).items())
+    for kind in type(value).__mro__:
+        names = getattr(kind, "__slots__", ())
+        found += [(name, getattr(value, name, None)) for name in ((names,) if isinstance(names, str) else names)]
+        found += [(name, each) for name, each in vars(kind).items() if isinstance(each, (Tensor, np.ndarray))]
+    if isinstance(value, types.SimpleNamespace) or callable(value):
+        call = getattr(type(value), "__call__", None)  # noqa: B004
+        found += [("", call)] if isinstance(call, types.FunctionType) else []
+    return found
+
+
+def _of_function(function: types.FunctionType) -> list[tuple[str, object]]:
+    """What a function can reach by itself: its closure, its defaults, and the global names that its code uses."""
+    found: list[tuple[str, object]] = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:  # not filled yet
+            continue
+    found += [(f"default {index}", value) for index, value in enumerate(function.__defaults__ or ())]
+    found += list((function.__kwdefaults__ or {}).items())
+    names = [name for name in function.__code__.co_names if name in function.__globals__]
+    return found + [(name, function.__globals__[name]) for name in names]
+
+
+def _joined(path: str, name: str) -> str:
+    return ".".join(filter(None, (path, name)))
+
+
+def _over(array: np.ndarray) -> Tensor | None:
+    try:
+        return torch.from_numpy(array) if array.dtype.kind in "biufc" and array.flags.writeable else None
+    except (TypeError, ValueError):
+        return None

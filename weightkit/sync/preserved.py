@@ -1,0 +1,155 @@
+"""A policy that acts and is afterwards as it was: numbers, attributes and random states."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from weightkit.arena import copy_tensor
+from weightkit.sync.inventory import Item, modules
+from weightkit.sync.memory import has_bytes
+from weightkit.sync.objects import held_in
+
+_CONTAINERS = (list, dict, deque, set)
+
+
+class Preserved:
+    """What a policy holds at this moment, to be put back as often as wanted."""
+
+    def __init__(self, policy: nn.Module, items: Iterable[Item]) -> None:
+        self._items = tuple(item for item in items if has_bytes(item.tensor))
+        self._numbers = {item.name: item.tensor.detach().clone() for item in self._items}
+        found = {id(module): module for _, module in modules(policy)}.values()
+        self._bindings = [_Bindings(module) for module in found if not isinstance(module, torch.jit.ScriptModule)]
+
+    def restore(self) -> None:
+        """Put everything back, and start the common random generators anew, at the same numbers every time."""
+        self.restore_numbers()
+        for bindings in self._bindings:
+            bindings.restore()
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+
+    def restore_numbers(self) -> None:
+        """Put back what the tensors held."""
+        for item in self._items:
+            copy_tensor(self._numbers[item.name], item.tensor)
+
+    def changed(self) -> set[str]:
+        """Names of the tensors whose bytes are others now, or in whose place another tensor stands."""
+        names = {i.name for i in self._items if not np.array_equal(_bytes(i.tensor), _bytes(self._numbers[i.name]))}
+        replaced = {id(value) for bindings in self._bindings for value in bindings.replaced()}
+        return names | {item.name for item in self._items if id(item.tensor) in replaced}
+
+
+class _Bindings:
+    """What the attributes of one module are bound to; containers and random generators with what is in them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places = [vars(module), module._parameters, module._buffers]
+        self._were = [dict(place) for place in self._places]
+        plain = [value for name, value in vars(module).items() if name not in ("_parameters", "_buffers")]
+        self._contents = [(value, _copied(value)) for value in plain if isinstance(value, _CONTAINERS)]
+        self._generators = [(value, state) for value in plain if (state := _state_of(value)) is not None]
+
+    def replaced(self) -> Iterator[object]:
+        """What is bound to another thing now."""
+        for place, were in zip(self._places, self._were, strict=True):
+            for name, value in were.items():
+                if place.get(name) is not value:
+                    yield value
+
+    def restore(self) -> None:
+        for place, were in zip(self._places, self._were, strict=True):
+            for name in [name for name in place if name not in were]:
+                del place[name]  # what acting has put there: a cache, a lazy attribute
+            for name, value in were.items():
+                if place.get(name) is not value:
+                    place[name] = value
+        for container, content in self._contents:
+            if not _is_same(_copied(container), content):
+                container.clear()
+                (container.extend if isinstance(container, (list, deque)) else container.update)(content)
+        for generator, state in self._generators:
+            _set_state(generator, state)
+
+
+def _copied(container: Any) -> Any:
+    return dict(container) if isinstance(container, dict) else list(container)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if len(one) != len(other):
+        return False
+    if isinstance(one, dict):
+        return all(key in other and other[key] is value for key, value in one.items())
+    return all(here is there for here, there in zip(one, other, strict=True))
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    return value.getstate() if isinstance(value, random.Random) else None
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        generator.setstate(state)
+
+
+@contextmanager
+def randomness_kept(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Around code that draws random numbers: torch's, numpy's and Python's common generators are as before."""
+    cards = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+    pythons, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=cards):
+        try:
+            yield
+        finally:
+            random.setstate(pythons)
+            np.random.set_state(numpys)
+
+
+def copied_observation(observation: Any) -> Any:
+    """The observation over memory of its own, so that what acting does to it is not seen by the next act."""
+
+    def copied(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, Tensor) else leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+    return tree_map(copied, observation)
+
+
+def frozen_outputs(outputs: object) -> list[object]:
+    """Everything in ``outputs`` as values that compare bit for bit."""
+    found: list[object] = []
+    for leaf in tree_leaves(outputs):
+        tensors = [leaf] if isinstance(leaf, (Tensor, np.ndarray)) else [held.tensor for held in held_in(leaf)]
+        found += [_frozen(tensor) for tensor in tensors] or [repr(leaf)]
+    return found
+
+
+def _frozen(leaf: Any) -> object:
+    if isinstance(leaf, Tensor):
+        return str(leaf.dtype), tuple(leaf.shape), _bytes(leaf).tobytes()
+    return leaf.dtype.str, leaf.shape, leaf.tobytes()
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    array: np.ndarray = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    return array
