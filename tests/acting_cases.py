@@ -343,6 +343,21 @@ def boolean_mask_through_numpy_and_argmax() -> Built:
     return net, act, probes(8)
 
 
+@case(f"{NET} mask")
+def boolean_mask_in_another_thread() -> Built:
+    net = Net()
+    net.register_buffer("mask", torch.tensor([True, True]))
+
+    def act(p: Any, x: Any) -> Any:
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(torch.where(p.mask, forward(p, x), -9.0).argmax(-1)))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    return net, act, probes(8)
+
+
 @case(NET)
 def automatic_mixed_precision() -> Built:
     def act(p: Any, x: Any) -> Any:

@@ -150,6 +150,7 @@ class Learner:
             bind=bind,
             services=[self.receiver.service],
             insecure=insecure,
+            optimizers=self.update.optimizers.values(),
         )
         self._pushed_step = -1
         self._pushed_at = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import Any
 
 import pytest
@@ -82,6 +83,17 @@ def test_what_is_not_read_does_not_matter_and_what_is_read_does_to_some_observat
             changed = changed or actions() != expected
         before.restore()
         assert changed == (item.name in case.reads), item.name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_policy_that_was_compiled_to_machine_code_and_is_warm_is_looked_into() -> None:
+    policy, act, probes = CASES["plain"].build()
+    compiled = torch.compile(policy)
+    for x in probes:
+        compiled(x)
+    assert trace(compiled, act, probes).reads == CASES["plain"].reads
+    torch._dynamo.reset()
 
 
 def spoil(tensor: torch.Tensor, seed: int) -> None:

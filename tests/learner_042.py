@@ -1,0 +1,39 @@
+"""The learner of devlog 042, as it was: it pushes what `policy.actor` holds and takes that for the policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weightkit.core.manifest import SyncManifest
+from weightkit.sync.grouping import make_manifest
+
+
+class Learner042:
+    """A LeRobot-style learner of a policy whose encoder is a sibling of its actor."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def push(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What goes to the actors."""
+        return {"policy": self.policy.actor.state_dict()}
+
+    def save_push(self, path: Path) -> Path:
+        """The push as a file."""
+        torch.save(self.push(), path)
+        return path
+
+    def manifest(self) -> SyncManifest:
+        """What such a learner sends, written down: the actor; everything else it keeps to itself."""
+        names = dict.fromkeys(name.split(".")[0] for name in self.policy.state_dict())
+        return make_manifest(self.policy, {name: "send" if name == "actor" else "hold" for name in names})
+
+
+class FixedLearner042(Learner042):
+    """The same after the fix: the encoder is a key of its own."""
+
+    def push(self) -> dict[str, dict[str, torch.Tensor]]:
+        return {**super().push(), "encoder": self.policy.encoder.state_dict()}
