@@ -32,7 +32,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from weightkit.core.plan import Plan
     from weightkit.core.report import Report
@@ -143,14 +143,14 @@ class SyncError(WeightkitError):
 
 
 class UncoveredRead(SyncError):
-    """``act()`` reads tensors that nobody sends. ``names`` are their canonical names, sorted."""
+    """``act()`` reads tensors that nobody sends. ``names`` are all their canonical names, sorted."""
 
-    def __init__(self, names: Iterable[str], *, message: str = "", hint: str = "") -> None:
+    def __init__(self, names: Iterable[str], *, aliases: Mapping[str, str] | None = None, hint: str = "") -> None:
         self.names: tuple[str, ...] = tuple(sorted(names))
-        super().__init__(
-            message or f"act() reads {len(self.names)} tensors that nobody sends: {', '.join(self.names)}",
-            hint=hint,
-        )
+        firsts = sorted({(aliases or {}).get(name, name) for name in self.names})
+        count = f"{len(firsts)} tensor{'' if len(firsts) == 1 else 's'}"
+        others = f" (under {len(self.names)} names)" if len(firsts) < len(self.names) else ""
+        super().__init__(f"act() reads {count} that nobody sends{others}: {', '.join(firsts)}", hint=hint)
 
 
 class NeedsNotMet(SyncError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,34 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(program: str, *words: object) -> str:
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAMS)}
-    command = [str(PYTHON), str(PROGRAMS / program), *map(str, words)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    done = typed(PROGRAMS / program, *words)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def typed(*words: object) -> subprocess.CompletedProcess[str]:
+    """The peers' python with ``words``; weightkit is importable there too."""
+    path = os.pathsep.join([str(PROGRAMS), str(ROOT)])
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [str(PYTHON), *map(str, words)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+
+
+def verify_sync(variant: str, *words: object) -> dict[str, Any]:
+    """The report of ``weightkit verify-sync`` about LeRobot's own SAC, acting as LeRobot's actor does."""
+    done = typed("-m", "weightkit", "verify-sync", "--policy", f"lerobot_sac_sync:{variant}", "--json", *words)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"], done.stderr[-4000:]
+    return report
+
+
+def unsent(report: dict[str, Any]) -> set[str]:
+    return {finding["subject"] for finding in report["findings"] if finding["code"] == "WK301"}
+
+
+def below(module: str, names: Iterable[str]) -> set[str]:
+    """What ``names`` are called in ``module``."""
+    return {name.removeprefix(f"{module}.") for name in names if name.startswith(f"{module}.")}
 
 
 @pytest.mark.parametrize("kind", ["mlp", "mlp_scaled", "mlp_deep", "cnn"])
@@ -83,3 +107,65 @@ def test_what_is_written_for_lerobot_is_loaded_by_it_with_nothing_missing_and_ac
     assert float(abs(action - computed["action"]).max()) < 1e-5
     assert float(abs(policy.q_values(seen, computed["action"]).numpy() - computed["q"]).max()) < 1e-5
     assert float(abs(policy.target_q_values(seen, computed["action"]).numpy() - computed["q_target"]).max()) < 1e-5
+
+
+# ---- LeRobot's SAC, proven by weightkit
+
+
+VARIANTS = ["factory", "separate", "discrete", "discrete_separate", "compiled"]
+"""Factories of programs/lerobot_sac_sync.py: one encoder or two, a gripper or none, critics that are compiled."""
+ENCODERS = ("actor.encoder", "encoder_actor", "encoder_critic", "critic_ensemble.encoder", "critic_target.encoder")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_read_set_of_lerobots_actor_is_what_its_action_depends_on(variant: str) -> None:
+    assert verify_sync(variant)["reads"] == json.loads(run("lerobot_pushes.py", "reads", variant))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_lerobots_learner_sends_is_complete_and_its_actor_then_acts_the_same(variant: str, tmp_path: Path) -> None:
+    run("lerobot_pushes.py", "manifest", variant, tmp_path / "manifest.json")
+    report = verify_sync(variant, "--manifest", tmp_path / "manifest.json")
+    assert report["ok"], report["findings"]
+    run("lerobot_pushes.py", "push", variant, "stock", tmp_path / "push.pt")
+    arrived = json.loads(run("lerobot_pushes.py", "arrival", variant, tmp_path / "push.pt"))
+    assert arrived == {"error": None, "acts_as_the_learner": True}
+
+
+@pytest.mark.parametrize("variant", ["factory", "separate"])
+def test_a_learner_that_keeps_the_actors_encoder_is_refused_and_its_tensors_are_named(
+    variant: str, tmp_path: Path
+) -> None:
+    run("lerobot_pushes.py", "manifest", variant, tmp_path / "manifest.json", "actor.encoder")
+    by_manifest = verify_sync(variant, "--manifest", tmp_path / "manifest.json")
+    run("lerobot_pushes.py", "push", variant, "without_encoder", tmp_path / "push.pt")
+    by_push = verify_sync(variant, "--payload", tmp_path / "push.pt")
+    encoder = below("actor.encoder", by_push["reads"])
+    assert len(encoder) == 22
+    for report in (by_manifest, by_push):
+        assert report["exit_code"] == 1
+        assert set().union(*(below(module, unsent(report)) for module in ENCODERS)) == encoder
+        assert all(name.startswith(ENCODERS) for name in unsent(report))
+
+
+@pytest.mark.parametrize("variant", ["discrete", "discrete_separate"])
+def test_a_gripper_whose_critic_nobody_sends_is_noticed_and_lerobots_actor_does_not(
+    variant: str, tmp_path: Path
+) -> None:
+    run("lerobot_pushes.py", "manifest", variant, tmp_path / "manifest.json", "discrete_critic")
+    report = verify_sync(variant, "--manifest", tmp_path / "manifest.json")
+    own = {name for name in below("discrete_critic", report["reads"]) if not name.startswith("encoder.")}
+    assert len(own) == 10
+    assert report["exit_code"] == 1
+    assert {f"discrete_critic.{name}" for name in own} <= unsent(report)
+    assert not below("actor", unsent(report))
+    run("lerobot_pushes.py", "push", variant, "without_discrete_critic", tmp_path / "push.pt")
+    arrived = json.loads(run("lerobot_pushes.py", "arrival", variant, tmp_path / "push.pt"))
+    assert arrived == {"error": None, "acts_as_the_learner": False}
+
+
+def test_one_tensor_that_is_not_in_a_push_is_named(tmp_path: Path) -> None:
+    run("lerobot_pushes.py", "push", "factory", "without_one_tensor", tmp_path / "push.pt")
+    report = verify_sync("factory", "--payload", tmp_path / "push.pt")
+    assert report["exit_code"] == 1
+    assert {name for name in unsent(report) if not name.startswith(ENCODERS)} == {"actor.mean_layer.bias"}

@@ -104,6 +104,7 @@ CODES: dict[str, str] = {
     "WK314": "an actor holds the learner's weights and acts differently",
     "WK315": "whether an actor acts as its learner does is not compared",
     "WK316": "act() has come to a tensor that no probe had shown and nobody syncs",
+    "WK317": "a key of a saved push was taken for a module of another name",
     "WK401": "a configuration key is known but has no effect here",
     "WK402": "a configuration key is unknown",
     "WK403": "a configuration value has the wrong type or contradicts another",

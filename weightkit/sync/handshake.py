@@ -65,8 +65,7 @@ def check_pins(welcome: Welcome, own: Mapping[str, Tensor]) -> None:
     differing = [name for name in names if welcome.pins.get(name) != live_digest(own[name])]
     if differing:
         raise PinMismatch(
-            f"{len(differing)} tensor{'s are' if len(differing) > 1 else ' is'} pinned, never sent, and not the same on "
-            f"the two sides: {', '.join(differing)}",
+            f"pinned, never sent, and not the same on the two sides: {', '.join(differing)}",
             hint='load the same frozen weights on the actor, or give their group the transfer "send"',
         )
 

@@ -67,6 +67,8 @@ def modules(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     def below(path: str, module: nn.Module, above: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
         for inner, found in module.named_modules(remove_duplicate=False):
+            if above and id(found) in registered:
+                continue  # it has a name of its own
             where = ".".join(filter(None, (path, inner)))
             yield where, found
             for name, value in _plain(found):

@@ -38,8 +38,11 @@ def raise_for(report: Report) -> None:
     errors = report.errors()
     unsent = [finding for finding in errors if finding.code in ("WK301", "WK311")]
     if unsent:
+        aliases = report.facts.get("aliases")
+        names = [finding.subject for finding in unsent]
         raise UncoveredRead(
-            [finding.subject for finding in unsent],
+            names,
+            aliases=aliases if isinstance(aliases, dict) else {},
             hint="\n      ".join(sorted({finding.hint for finding in unsent})[:4]),
         )
     if errors:
@@ -72,6 +75,7 @@ def judge(
         "payload_bytes": manifest.payload_bytes,
         "groups": group_table(traced.reads, manifest),
         "reads": sorted(traced.reads),
+        "aliases": dict(needs.aliases),
     }
     return Report(verb, findings, facts, exit_code=1 if failed else 0)
 
@@ -88,10 +92,13 @@ def acting_findings(traced: Trace, manifest: SyncManifest) -> tuple[Finding, ...
 
 
 def group_table(reads: Collection[str], manifest: SyncManifest) -> list[dict[str, object]]:
-    """One row a group: its tensors, how many of them ``act()`` reads, how many are offered, transfer, bytes sent."""
+    """One row a group: its tensors, how many of them ``act()`` reads, how many are offered, transfer, bytes sent.
+
+    A tensor counts once, whatever number of names it has.
+    """
     rows: list[dict[str, object]] = []
     for group in manifest.groups:
-        entries = [entry for entry in manifest.entries if entry.group == group.name]
+        entries = [entry for entry in manifest.entries if entry.group == group.name and entry.alias_of is None]
         rows.append(
             {
                 "name": group.name,

@@ -153,6 +153,11 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._watch = watch
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would import its compiler, which takes longer than the proof, to keep it off this class."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -39,7 +39,8 @@ class SyncTarget:
     def acting_on(self, probes: str | Path | None) -> Iterator[None]:
         """Around whatever runs ``act()``: where it fails, the probes are named, or the user's own code."""
         try:
-            yield
+            with redirect_stdout(sys.stderr):  # stdout is for the report
+                yield
         except WeightkitError:
             raise
         except Exception as error:
@@ -66,7 +67,7 @@ class SyncTarget:
         keys: dict[str, tuple[str, str]] = {}
         for item in inventory(self.policy):
             key = item.name.split(".", 1)[0]
-            if item.name in reads:
+            if item.name in reads and item.alias_of is None:  # another name of a tensor goes where the first one goes
                 keys[key] = ("send", "read by act() on the probes")
             else:
                 keys.setdefault(key, ("hold", "not read by act() on the probes"))
@@ -123,13 +124,15 @@ def _from_factory(text: str, probes: str | Path | None) -> SyncTarget:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        factory = getattr(import_module(module_name), attribute)
+        with redirect_stdout(sys.stderr):
+            factory = getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"--policy {text!r}: {error}", hint="it is imported from the current folder or sys.path"
         ) from None
     try:
-        built = factory()
+        with redirect_stdout(sys.stderr):
+            built = factory()
     except Exception as error:
         raise UsageError(f"--policy {text!r}: factory() raised {type(error).__name__}: {_words(error)}") from error
     if not isinstance(built, tuple) or len(built) != 3:

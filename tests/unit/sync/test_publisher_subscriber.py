@@ -177,7 +177,7 @@ def test_pinned_tensors_that_differ_are_refused_by_name() -> None:
         actor.encoder.wrist[2].bias[0] += 1
     with publisher_of(learner, {"encoder": "pin"}) as pub, subscriber_of(actor, pub.address) as sub:
         pub.publish()
-        with pytest.raises(PinMismatch, match=r"differ on the two sides: encoder\.wrist\.2\.bias\n"):
+        with pytest.raises(PinMismatch, match=r"not the same on the two sides: encoder\.wrist\.2\.bias\n"):
             sub.wait_for_first(20)
 
 
