@@ -15,7 +15,7 @@ import pytest
 from locations import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ["mapping-cookbook.md", "pretrained-weights.md", "plugins.md"]
+PAGES = ["mapping-cookbook.md", "pretrained-weights.md", "plugins.md", "is-my-sync-complete.md"]
 BLOCKS = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
 SESSION = re.compile(r"^\$ (?P<command>weightkit [^\n]+)\n(?P<shown>(?:(?!\$ )[^\n]*\n)*)", re.MULTILINE)
 MEASURED = re.compile(r"-?\d+(?:\.\d+)?e[+-]?\d+|-?\d+\.\d+")
@@ -50,7 +50,8 @@ def type_page(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 done: Any = subprocess.run(
                     run, shell=True, cwd=folder, env=env, capture_output=True, timeout=120, check=False
                 )
-                assert not done.stderr, done.stderr
+                said = [line for line in done.stderr.splitlines() if not line.endswith(b": runs your own code")]
+                assert not said, done.stderr
                 found.append((session["command"], session["shown"], done.stdout.decode(), done.returncode))
         return found
 

@@ -128,6 +128,7 @@ def test_what_lerobots_learner_sends_is_complete_and_its_actor_then_acts_the_sam
     report = verify_sync(variant, "--manifest", tmp_path / "manifest.json")
     assert report["ok"], report["findings"]
     run("lerobot_pushes.py", "push", variant, "stock", tmp_path / "push.pt")
+    assert verify_sync(variant, "--payload", tmp_path / "push.pt")["ok"]
     arrived = json.loads(run("lerobot_pushes.py", "arrival", variant, tmp_path / "push.pt"))
     assert arrived == {"error": None, "acts_as_the_learner": True}
 

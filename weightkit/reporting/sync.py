@@ -8,6 +8,8 @@ from weightkit.core.report import Report
 from weightkit.core.text import printable
 from weightkit.reporting.text import findings_text, size, table
 
+_WIDTH = 80
+
 
 def verify_sync_text(report: Report) -> str:
     """PASS or FAIL first, against what, then the groups, then what is wrong."""
@@ -16,9 +18,18 @@ def verify_sync_text(report: Report) -> str:
     read = [g for g in groups if g["read"]]
     covered = [g for g in read if g["offered"]]
     word = "PASS" if report.ok else "FAIL"
-    against = printable(facts["against"])
-    sentence = f"the actor reads {len(read)} groups; the learner sends {len(covered)} of them"
-    return "\n".join([f"{word}  {against}: {sentence}", "", *groups_table(groups), *_notes(report)])
+    if facts["pushed"]:
+        tensors, there = (sum(g["read"] for g in some) for some in (read, covered))
+        sentence = f"act() reads {_counted(tensors, 'tensor')}; the push holds {there} of them"
+    else:
+        sentence = f"the actor reads {_counted(len(read), 'group')}; the learner sends {len(covered)}"
+    return "\n".join(
+        [f"{word}  {sentence}", f"      {printable(facts['against'])}", "", *groups_table(groups), *_notes(report)]
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def manifest_text(report: Report) -> str:
@@ -30,15 +41,14 @@ def manifest_text(report: Report) -> str:
 
 
 def groups_table(groups: list[dict[str, Any]]) -> list[str]:
-    """Group, tensors read by act(), offered, transfer, bytes a push."""
-    rows: list[list[object]] = [["group", "tensors", "read by act()", "offered", "transfer", "bytes a push"]]
+    """Group, how many of its tensors act() reads, how many are offered, transfer, bytes a push."""
+    rows: list[list[object]] = [["group", "read by act()", "offered", "transfer", "a push"]]
     for g in groups:
-        rows.append(
-            [g["name"] or "(nobody)", g["tensors"], g["read"], g["offered"], g["transfer"] or "-", size(g["bytes"])]
-        )
-    return table(rows, right=(1, 2, 3, 5))
+        read = f"{g['read']} of {g['tensors']}"
+        rows.append([g["name"] or "(nobody)", read, g["offered"], g["transfer"] or "-", size(g["bytes"])])
+    return table(rows, right=(1, 2, 4))
 
 
 def _notes(report: Report) -> list[str]:
-    notes = findings_text(report)
+    notes = findings_text(report, width=_WIDTH)
     return ["", *notes] if notes else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 
@@ -82,8 +84,8 @@ def braced(options: Sequence[str]) -> str:
     return "{" + joint.join(options) + "}"
 
 
-def findings_text(report: Report, *, least: Severity = Severity.INFO) -> list[str]:
-    """The findings, the same message of several names folded into one entry, errors first."""
+def findings_text(report: Report, *, least: Severity = Severity.INFO, width: int | None = None) -> list[str]:
+    """The findings, the same message of several names folded into one entry, errors first; wrapped at ``width``."""
     weight = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in sorted(report.findings, key=lambda f: weight[f.severity]):
@@ -97,4 +99,12 @@ def findings_text(report: Report, *, least: Severity = Severity.INFO) -> list[st
         lines.append(f"       {printable(message)}")
         if hint:
             lines.append(f"       hint: {printable(hint)}")
-    return lines
+    return lines if width is None else [part for line in lines for part in _wrapped(line, width)]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """The line in pieces of at most ``width`` where it has spaces, those below the first as far in as its words."""
+    indent = " " * (13 if line.lstrip().startswith("hint: ") else 7)
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )

@@ -26,6 +26,7 @@ def make_manifest(
 ) -> SyncManifest:
     """The manifest of ``policy``: each key of ``groups`` names tensors by whole dotted segments, the longest key wins.
 
+    Names are canonical; those of ``state_dict()``, with what torch.compile and DataParallel put there, do as well.
     A value is ``"send"``, ``"pin"`` or ``"hold"``, alone or as ``(transfer, why)``. Tensors that share bytes share the
     group that the longest key among their names gives (of equally long keys: send before hold). ``waivers``: key -> why
     an actor may read these tensors although nobody sends them: its own recurrent state, a counter of its steps.
@@ -35,7 +36,7 @@ def make_manifest(
     """
     declared = {key: _group(key, value) for key, value in groups.items()}
     items = inventory(policy)
-    keys = {item.name: _longest_key(item.name, declared) for item in items}
+    keys = {item.name: _longest_key(item, declared) for item in items}
     uncovered = [name for name, key in keys.items() if key is None]
     if uncovered:
         raise SyncError(
@@ -47,7 +48,7 @@ def make_manifest(
         if not waiver.why.strip():
             raise UsageError(f"manifest: the waiver of {waiver.name!r} gives no reason", hint="say why nobody sends it")
     keyed = [*declared, *(waiver.name for waiver in waived)]
-    unused = [key for key in keyed if not any(_covers(key, item.name) for item in items)]
+    unused = [key for key in keyed if not any(_covers(key, item) for item in items)]
     if unused:
         tops = sorted({item.name.split(".")[0] for item in items})
         raise UsageError(
@@ -90,12 +91,13 @@ def _group(key: str, value: Choice) -> Group:
         raise UsageError(f"manifest: {key!r}: expected send, pin or hold, found {transfer!r}") from None
 
 
-def _covers(key: str, name: str) -> bool:
-    return name == key or name.startswith(f"{key}.")
+def _covers(key: str, item: Item) -> bool:
+    """By the canonical name, or by the one in ``state_dict()``, which people copy."""
+    return any(name == key or name.startswith(f"{key}.") for name in (item.name, item.path))
 
 
-def _longest_key(name: str, declared: Mapping[str, Group]) -> str | None:
-    return max((key for key in declared if _covers(key, name)), key=len, default=None)
+def _longest_key(item: Item, declared: Mapping[str, Group]) -> str | None:
+    return max((key for key in declared if _covers(key, item)), key=len, default=None)
 
 
 def _one_group(names: list[str], keys: Mapping[str, str | None], declared: Mapping[str, Group]) -> str:

@@ -23,12 +23,16 @@ Held = tuple[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One tensor of a policy under its canonical name; a numpy attribute is a tensor over the array's own memory."""
+    """One tensor of a policy under its canonical name; a numpy attribute is a tensor over the array's own memory.
+
+    ``path``: its name in ``state_dict()``, with what wrappers put there.
+    """
 
     name: str
     tensor: Tensor
     kind: TensorKind
     alias_of: str | None = None
+    path: str = ""
 
     @property
     def frozen(self) -> bool:
@@ -49,7 +53,8 @@ def inventory(policy: nn.Module) -> tuple[Item, ...]:
     first: dict[tuple[object, ...], str] = {}
     for prefix, module in modules(policy):
         for local, tensor, kind in _own_tensors(module, registered):
-            name = canonical_name(f"{prefix}.{local}" if prefix else local)
+            path = f"{prefix}.{local}" if prefix else local
+            name = canonical_name(path)
             _check(name, tensor)
             identity = storage_identity(tensor)
             leader = first.setdefault(identity, name)
@@ -57,7 +62,7 @@ def inventory(policy: nn.Module) -> tuple[Item, ...]:
                 if leader not in (name, items[name].alias_of):
                     raise SyncError(f"{name}: two different tensors of the policy have this name")
                 continue
-            items[name] = Item(name, tensor, kind, None if leader == name else leader)
+            items[name] = Item(name, tensor, kind, None if leader == name else leader, path)
     return tuple(items.values())
 
 

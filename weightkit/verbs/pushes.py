@@ -16,6 +16,7 @@ from weightkit.formats import open_checkpoint
 
 _ALSO_CALLED = {"policy": ("actor", ""), "model": ("",), "state_dict": ("",)}
 """What learners mean by a key that the policy has no module of: LeRobot calls the actor's state the policy."""
+_UNKNOWN = "of no module"
 Specs = Mapping[str, TensorSpec]
 
 
@@ -62,16 +63,15 @@ def read_push(path: str | Path, own: SyncManifest) -> Push:
     entries = []
     for entry in own.entries:
         spec = sent.get(first[entry.name])
-        group = f"{entry.group}, not in the push" if spec is None else "sent"
+        group = f"{entry.group}, not pushed" if spec is None else entry.group
         entries.append(replace(entry, group=group, spec=found.get(entry.name, spec or entry.spec), offset=None))
-    entries += [ManifestEntry(name, "sent", "parameter", spec) for name, spec in found.items() if name not in first]
-    held = sorted({entry.group for entry in entries if entry.group != "sent"})
-    groups = (
-        Group("sent", Transfer.SEND, f"in {path}"),
-        *(Group(name, Transfer.HOLD, f"not in {path}") for name in held),
-    )
+    entries += [ManifestEntry(name, _UNKNOWN, "parameter", spec) for name, spec in found.items() if name not in first]
+    groups = []
+    for name in dict.fromkeys(entry.group for entry in entries):
+        held = name.endswith(", not pushed")
+        groups.append(Group(name, Transfer.HOLD if held else Transfer.SEND, f"{'not ' if held else ''}in {path}"))
     kept = tuple(waiver for waiver in own.waivers if not any(waiver.covers(name) for name in found))
-    return Push(SyncManifest(own.architecture, groups, with_offsets(groups, entries), kept), places)
+    return Push(SyncManifest(own.architecture, tuple(groups), with_offsets(groups, entries), kept), places)
 
 
 def _placed(saved: Specs, own: Specs) -> tuple[dict[str, TensorSpec], dict[str, str]]:

@@ -46,7 +46,13 @@ def verify_sync(
         report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
     seen = report.findings if payload is None else tuple(map(_about_a_push, report.findings))
     exit_code = int(any(finding.severity is Severity.ERROR for finding in seen))
-    facts = {**report.facts, "against": against, "probes": len(target.probes), "policy": target.name}
+    facts = {
+        **report.facts,
+        "against": against,
+        "probes": len(target.probes),
+        "policy": target.name,
+        "pushed": payload is not None,
+    }
     return Report("verify-sync", (*seen, *findings, *target.findings), facts, exit_code)
 
 

@@ -69,6 +69,17 @@ def test_compiled_modules_keep_their_plain_names() -> None:
     assert [item.name for item in inventory(wrapper)] == ["encoder.weight", "encoder.bias"]
 
 
+def test_a_key_may_be_copied_from_the_state_dict_of_a_wrapped_policy() -> None:
+    wrapper = nn.Module()
+    wrapper.module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "critic": nn.Linear(2, 1)})
+    for groups in ({"module": "send"}, {"module.encoder": "send", "critic": "hold"}):
+        manifest = make_manifest(wrapper, groups)  # type: ignore[arg-type]
+        assert set(manifest.by_name) == {
+            f"{part}.{kind}" for part in ("encoder", "critic") for kind in ("weight", "bias")
+        }
+        assert "encoder.weight" in manifest.names(Transfer.SEND)
+
+
 def test_a_read_only_array_is_refused() -> None:
     policy = nn.Module()
     policy.scale = np.broadcast_to(np.float32(1), (3,))  # type: ignore[assignment]
