@@ -23,9 +23,11 @@ def verify_sync_text(report: Report) -> str:
         sentence = f"act() reads {_counted(tensors, 'tensor')}; the push holds {there} of them"
     else:
         sentence = f"the actor reads {_counted(len(read), 'group')}; the learner sends {len(covered)}"
-    return "\n".join(
-        [f"{word}  {sentence}", f"      {printable(facts['against'])}", "", *groups_table(groups), *_notes(report)]
-    )
+    against = printable(facts["against"])
+    head = [f"{word}  {against}: {sentence}"]
+    if len(head[0]) > _WIDTH:
+        head = [f"{word}  {sentence}", f"      {against}"]
+    return "\n".join([*head, "", *groups_table(groups), *_notes(report)])
 
 
 def _counted(number: int, what: str) -> str:

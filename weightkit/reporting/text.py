@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.text import printable
 
@@ -104,6 +102,8 @@ def findings_text(report: Report, *, least: Severity = Severity.INFO, width: int
 
 def _wrapped(line: str, width: int) -> list[str]:
     """The line in pieces of at most ``width`` where it has spaces, those below the first as far in as its words."""
+    import textwrap
+
     indent = " " * (13 if line.lstrip().startswith("hint: ") else 7)
     return textwrap.wrap(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True

@@ -418,3 +418,25 @@ def test_an_existing_manifest_is_replaced_with_force_only(config: Path, written:
 def test_a_manifest_of_ones_own_policy_reads_back(own_policy: Callable[[str], str], tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.json", policy=own_policy("factory"))
     assert verify_sync(policy=own_policy("factory"), manifest=tmp_path / "m.json").exit_code == 0
+
+
+# ---- as text
+
+
+@pytest.mark.parametrize("case", ["sac", "drqv2", "payload"])
+def test_the_text_is_read_in_80_columns_and_starts_with_the_answer(case: str, config: Path, tmp_path: Path) -> None:
+    from weightkit.reporting.sync import verify_sync_text
+
+    if case == "payload":
+        torch.save({"policy": drqv2_policy(KWARGS, 0).actor.state_dict()}, tmp_path / "push.pt")
+        report = verify_sync(config_path=config, payload=tmp_path / "push.pt")
+    else:
+        settings = {"shared_encoder": "false", "num_discrete_actions": "3"} if case == "sac" else {}
+        report = verify_sync(arch=case, settings=settings)
+    lines = verify_sync_text(report).splitlines()
+    assert lines[0].startswith(("PASS  ", "FAIL  "))
+    assert lines[0].startswith("PASS  ") is report.ok
+    unbroken = [line for line in lines if len(line) > 80]  # a path has no place to break it
+    assert all(str(tmp_path) in line for line in unbroken)
+    groups: Any = report.facts["groups"]
+    assert {row["name"] for row in groups} <= {line.split("  ")[0] for line in lines}
