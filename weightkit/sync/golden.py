@@ -15,7 +15,7 @@ from weightkit.core.jsonio import parse_json
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.report import Finding, Severity
 from weightkit.errors import ActsDifferently, UnsyncedRead
-from weightkit.sync.preserved import Preserved, copied_observation, randomness_kept
+from weightkit.sync.preserved import Preserved, Randomness, copied_observation
 from weightkit.sync.read_set import Act, Trace, eager
 
 MOST_BYTES = 8 << 20
@@ -102,14 +102,12 @@ class GoldenProbe:
 
     def action(self) -> bytes:
         """What the policy does now; the policy is left as it was."""
-        return encoded(self._acted(0)) or b"" if self.observation else b""
+        return encoded(self._acted()) or b"" if self.observation else b""
 
-    def _acted(self, seed: int) -> Any:
+    def _acted(self) -> Any:
         before = Preserved(self._policy, self._own_state)
-        with eager(), randomness_kept(parameter.device for parameter in self._policy.parameters()):
+        with eager():
             try:
-                before.restore()
-                torch.manual_seed(seed)
                 return self._act(self._policy, copied_observation(self._probe))
             finally:
                 before.restore()
@@ -117,10 +115,14 @@ class GoldenProbe:
     def _why_not(self) -> str:
         if encoded(self._probe) is None:
             return f"the first probe is not plain data of at most {MOST_BYTES >> 20} MiB: it cannot travel to actors"
-        first = encoded(self._acted(0))
-        if first is None:
+        with Randomness(parameter.device for parameter in self._policy.parameters()) as randomness:
+            found = []
+            for seed in range(2):
+                randomness.start(seed)
+                found.append(encoded(self._acted()))
+        if found[0] is None:
             return "what act() gives is not plain data"
-        if first != encoded(self._acted(1)):
+        if found[0] != found[1]:
             return "act() draws random numbers: its actions on one observation differ"
         return ""
 
@@ -133,16 +135,15 @@ def act_alike(policy: nn.Module, act: Act, traced: Trace, probe: bytes, golden: 
     """
     observation, expected = _placed(decoded(probe), like), decoded(golden)
     before = Preserved(policy, traced.own_state)
-    with randomness_kept(parameter.device for parameter in policy.parameters()):
-        try:
-            found = act(policy, observation)
-        except UnsyncedRead:
-            raise
-        except Exception as error:
-            why = f"act() fails on the learner's own observation: {type(error).__name__}: {error}"
-            raise ActsDifferently(why, hint=_COMPARE) from error
-        finally:
-            before.restore()
+    try:
+        found = act(policy, observation)
+    except UnsyncedRead:
+        raise
+    except Exception as error:
+        why = f"act() fails on the learner's own observation: {type(error).__name__}: {error}"
+        raise ActsDifferently(why, hint=_COMPARE) from error
+    finally:
+        before.restore()
     apart = difference(found, expected)
     if not apart <= TOLERANCE:
         raise ActsDifferently(

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from weightkit.core.manifest import TensorKind
 from weightkit.core.tensor import StateSpec
 from weightkit.errors import SyncError
-from weightkit.sync.memory import byte_span, share_bytes
+from weightkit.sync.memory import byte_span, is_solid, share_bytes
 from weightkit.torch_state import canonical_name, spec_of, storage_identity
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -172,6 +172,8 @@ def overlapping(items: Iterable[Item]) -> tuple[tuple[Item, ...], ...]:
 
 def _apart(near: list[Item]) -> list[list[Item]]:
     """Tensors whose spans overlap, in clusters of those that do share bytes."""
+    if len(near) == 1 or all(is_solid(item.tensor) for item in near):
+        return [near]
     clusters: list[list[Item]] = []
     for item in near:
         joined, others = [item], []

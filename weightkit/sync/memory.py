@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,6 +54,43 @@ def _runs(tensor: Tensor) -> Run:
             starts = np.add.outer(np.arange(size) * stride, starts).reshape(-1)
     size_bytes = tensor.element_size()
     return np.unique(tensor.data_ptr() + starts * size_bytes), length * size_bytes
+
+
+def is_solid(tensor: Tensor) -> bool:
+    """Whether the tensor's elements lie in one unbroken piece of memory."""
+    return len(_runs(tensor)[0]) == 1
+
+
+class Spans:
+    """Tensors by where their bytes lie."""
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        self._named = tuple(named)
+        self._by_device: dict[torch.device, list[tuple[int, int, int]]] = {}
+        for index, (_, tensor) in enumerate(self._named):
+            start, stop = byte_span(tensor)
+            if start != stop:
+                self._by_device.setdefault(tensor.device, []).append((start, stop, index))
+        self._longest: dict[torch.device, int] = {}
+        for device, spans in self._by_device.items():
+            spans.sort()
+            self._longest[device] = max(stop - start for start, stop, _ in spans)
+
+    def sharing(self, tensor: Tensor) -> tuple[str, ...]:
+        """Names of the tensors that share a byte with ``tensor``."""
+        spans = self._by_device.get(tensor.device)
+        start, stop = byte_span(tensor)
+        if spans is None or start == stop:
+            return ()
+        found = []
+        # a span that reaches into [start, stop) starts before stop, and no earlier than start minus the longest one
+        place = bisect.bisect_left(spans, (start - self._longest[tensor.device], 0, 0))
+        while place < len(spans) and spans[place][0] < stop:
+            name, other = self._named[spans[place][2]]
+            if spans[place][1] > start and share_bytes(tensor, other):
+                found.append(name)
+            place += 1
+        return tuple(found)
 
 
 def once(tensor: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,18 +30,11 @@ class Preserved:
         self._bindings = [_Bindings(module) for module in found if not isinstance(module, torch.jit.ScriptModule)]
 
     def restore(self) -> None:
-        """Put everything back, and start the common random generators anew, at the same numbers every time."""
-        self.restore_numbers()
-        for bindings in self._bindings:
-            bindings.restore()
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-
-    def restore_numbers(self) -> None:
-        """Put back what the tensors held."""
+        """Put everything back: numbers, and what attributes are bound to and hold."""
         for item in self._items:
             copy_tensor(self._numbers[item.name], item.tensor)
+        for bindings in self._bindings:
+            bindings.restore()
 
     def changed(self) -> set[str]:
         """Names of the tensors whose bytes are others now, or in whose place another tensor stands."""
@@ -112,17 +104,30 @@ def _set_state(generator: Any, state: Any) -> None:
         generator.setstate(state)
 
 
-@contextmanager
-def randomness_kept(devices: Iterable[torch.device]) -> Iterator[None]:
-    """Around code that draws random numbers: torch's, numpy's and Python's common generators are as before."""
-    cards = sorted({device.index or 0 for device in devices if device.type == "cuda"})
-    pythons, numpys = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=cards):
-        try:
-            yield
-        finally:
-            random.setstate(pythons)
-            np.random.set_state(numpys)
+class Randomness:
+    """The common random generators of torch (on the CPU and on ``devices``), numpy and Python, put back at the end."""
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._cards = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+
+    def __enter__(self) -> Randomness:
+        self._before = random.getstate(), np.random.get_state()
+        self._torch = torch.random.fork_rng(devices=self._cards)
+        self._torch.__enter__()
+        return self
+
+    def start(self, seed: int = 0) -> None:
+        """The same numbers from here on, for the same seed. Generators of other devices go on as they were."""
+        torch.default_generator.manual_seed(seed)
+        for card in self._cards:
+            torch.cuda.default_generators[card].manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._torch.__exit__(*error)
+        random.setstate(self._before[0])
+        np.random.set_state(self._before[1])
 
 
 def copied_observation(observation: Any) -> Any:

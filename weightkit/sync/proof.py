@@ -14,7 +14,7 @@ from weightkit.core.tensor import StateSpec
 from weightkit.engine.coverage import check_coverage
 from weightkit.errors import NeedsNotMet, UncoveredRead
 from weightkit.sync.inventory import state_of
-from weightkit.sync.memory import share_bytes
+from weightkit.sync.memory import Spans
 from weightkit.sync.read_set import Act, Hidden, Probes, Trace, trace
 
 
@@ -166,13 +166,15 @@ def _not_read(needs: StateSpec, reads: Collection[str]) -> list[Finding]:
 
 def _trained(traced: Trace, manifest: SyncManifest, optimizers: tuple[Optimizer, ...]) -> list[Finding]:
     """What is read and does not travel although training changes it; what travels and no optimizer changes."""
-    held = [t for optimizer in optimizers for group in optimizer.param_groups for t in group["params"]]
+    spans = Spans((item.name, item.tensor) for item in traced.items)
+    held = (tensor for optimizer in optimizers for group in optimizer.param_groups for tensor in group["params"])
+    optimized_names = {name for tensor in held for name in spans.sharing(tensor)}
     findings = []
     for item in traced.items:
         entry = manifest.by_name.get(item.name)
         if entry is None or item.name not in traced.reads:
             continue
-        optimized = any(share_bytes(item.tensor, tensor) for tensor in held)
+        optimized = item.name in optimized_names
         transfer = manifest.transfer_of(entry.group)
         trainable = not entry.frozen and item.alias_of is None
         if transfer is Transfer.SEND:

@@ -15,7 +15,7 @@ from weightkit.errors import SyncError, UsageError
 from weightkit.sync.inventory import Item, inventory, overlapping
 from weightkit.sync.memory import has_bytes, once, poison
 from weightkit.sync.objects import Held, held_in
-from weightkit.sync.preserved import Preserved, copied_observation, frozen_outputs, randomness_kept
+from weightkit.sync.preserved import Preserved, Randomness, copied_observation, frozen_outputs
 from weightkit.sync.watching import Watch
 from weightkit.torch_state import spec_of
 
@@ -79,15 +79,15 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
     if without:
         raise SyncError(f"these tensors hold no values: {', '.join(without)}", hint="load the weights first")
     watch = Watch(items)
-    with eager(), _one_thread(), randomness_kept(item.tensor.device for item in items):
+    with eager(), _one_thread(), Randomness(i.tensor.device for i in items) as randomness:
         before = Preserved(policy, items)
         try:
-            before.restore()
+            randomness.start()
             first = _watched(watch, policy, act, probes)
             again = _watched(watch, policy, act, probes)  # now with what the first round has left behind
             hidden = tuple(_hidden(first, again, policy, act))
             reads, writes = watch.reads, watch.writes | before.changed()
-            trial = _Trial(policy, act, probes, before)
+            trial = _Trial(policy, act, probes, before, randomness)
             unread = [cluster for cluster in overlapping(items) if not any(item.name in reads for item in cluster)]
             reads |= trial.read_by_value(unread)
         finally:
@@ -126,8 +126,9 @@ def _hidden(first: Mapping[int, Tensor], again: Mapping[int, Tensor], policy: nn
 class _Trial:
     """Acts with some tensors overwritten, and whether the actions are the same."""
 
-    def __init__(self, policy: nn.Module, act: Act, probes: Probes, before: Preserved) -> None:
+    def __init__(self, policy: nn.Module, act: Act, probes: Probes, before: Preserved, randomness: Randomness) -> None:
         self._policy, self._act, self._probes, self._before = policy, act, probes, before
+        self._randomness = randomness
         self._expected = self._outputs()
         self.repeats = self._outputs() == self._expected
 
@@ -154,6 +155,7 @@ class _Trial:
     def _outputs(self, *, restored: bool = False) -> list[object]:
         if not restored:
             self._before.restore()
+        self._randomness.start()
         observations = [copied_observation(probe) for probe in self._probes]
         return [frozen_outputs(self._act(self._policy, observation)) for observation in observations]
 

@@ -29,7 +29,7 @@ from weightkit.sync.golden import act_alike
 from weightkit.sync.handshake import accept, check_pins, live_digest
 from weightkit.sync.inventory import inventory, state_of
 from weightkit.sync.memory import poison
-from weightkit.sync.preserved import Preserved, copied_observation, randomness_kept
+from weightkit.sync.preserved import Preserved, Randomness, copied_observation
 from weightkit.sync.publisher import arena_digests
 from weightkit.sync.read_set import Act, Probes, trace
 from weightkit.sync.tripwire import arm, disarm
@@ -386,7 +386,7 @@ class Subscriber:
 
     def _act_once(self) -> None:
         before = Preserved(self._policy, self._traced.own_state)
-        with randomness_kept(item.tensor.device for item in self._traced.items):
+        with Randomness(item.tensor.device for item in self._traced.items):
             try:
                 self._act(self._policy, copied_observation(self._own_probe))
             finally:

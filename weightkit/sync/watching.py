@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightkit.sync.inventory import Item
-from weightkit.sync.memory import byte_span, has_bytes, share_bytes
+from weightkit.sync.memory import Spans, has_bytes
 from weightkit.torch_state import storage_identity
 
 METADATA_ONLY = frozenset(
@@ -62,15 +60,7 @@ class Watch:
         self._fresh: set[str] = set()
         self._known: set[int] = set()
         self._shared: dict[tuple[object, ...], tuple[str, ...]] = {}
-        self._spans: dict[torch.device, list[tuple[int, int, int]]] = {}
-        for index, item in enumerate(self._items):
-            start, stop = byte_span(item.tensor)
-            if start != stop:
-                self._spans.setdefault(item.tensor.device, []).append((start, stop, index))
-        self._longest: dict[torch.device, int] = {}
-        for device, spans in self._spans.items():
-            spans.sort()
-            self._longest[device] = max(stop - start for start, stop, _ in spans)
+        self._spans = Spans((item.name, item.tensor) for item in self._items)
 
     def acting_on(self, observed: Iterable[Tensor]) -> _Act:
         """A context for one act: ``observed`` are the tensors of its observation."""
@@ -110,22 +100,9 @@ class Watch:
 
     def _names(self, tensor: Tensor) -> tuple[str, ...]:
         """The watched tensors that share a byte with ``tensor``."""
-        spans = self._spans.get(tensor.device)
-        start, stop = byte_span(tensor)
-        if spans is None or start == stop:
-            return ()
         key = storage_identity(tensor)
-        if key in self._shared:
-            return self._shared[key]
-        found = []
-        # a span that reaches into [start, stop) starts before stop, and no earlier than start minus the longest one
-        place = bisect.bisect_left(spans, (start - self._longest[tensor.device], 0, 0))
-        while place < len(spans) and spans[place][0] < stop:
-            item = self._items[spans[place][2]]
-            if spans[place][1] > start and share_bytes(tensor, item.tensor):
-                found.append(item.name)
-            place += 1
-        self._shared[key] = tuple(found)
+        if key not in self._shared:
+            self._shared[key] = self._spans.sharing(tensor)
         return self._shared[key]
 
 

@@ -15,7 +15,7 @@ from weightkit.core.manifest import SyncManifest
 from weightkit.errors import UncoveredRead
 from weightkit.sync.grouping import make_manifest
 from weightkit.sync.inventory import inventory
-from weightkit.sync.preserved import Preserved, frozen_outputs
+from weightkit.sync.preserved import Preserved, Randomness, frozen_outputs
 from weightkit.sync.proof import judge, prove_coverage, raise_for
 from weightkit.sync.read_set import trace
 
@@ -70,7 +70,8 @@ def test_what_is_not_read_does_not_matter_and_what_is_read_does_to_some_observat
     before = Preserved(policy, inventory(policy))
 
     def actions() -> list[object]:
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), Randomness(()) as randomness:
+            randomness.start()
             return [frozen_outputs(act(policy, observation.clone())) for observation in observations]
 
     before.restore()

@@ -14,7 +14,7 @@ from acting_cases import CASES
 from module_trees import WIDTH, Drawn, drawn_policies, randomise
 from weightkit.errors import UncoveredRead
 from weightkit.sync import inventory as inventories
-from weightkit.sync import read_set, watching
+from weightkit.sync import memory, read_set, watching
 from weightkit.sync.grouping import make_manifest
 from weightkit.sync.inventory import inventory
 from weightkit.sync.preserved import frozen_outputs
@@ -124,11 +124,11 @@ def poison_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_set, "_closed", lambda names, items: frozenset(names))
-    monkeypatch.setattr(watching, "share_bytes", lambda one, other: one is other)
+    monkeypatch.setattr(memory, "share_bytes", lambda one, other: one is other)
 
 
 def spans_for_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "share_bytes", lambda one, other: True)
+    monkeypatch.setattr(memory, "share_bytes", lambda one, other: True)
 
 
 def views_are_reads(monkeypatch: pytest.MonkeyPatch) -> None:
