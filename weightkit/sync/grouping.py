@@ -12,6 +12,7 @@ from weightkit.errors import SyncError, UsageError
 from weightkit.sync.inventory import Item, inventory, overlapping
 from weightkit.torch_state import spec_of
 
+_NO_REASON = "whoever made the manifest gave no reason"
 _STRENGTH = {Transfer.HOLD: 0, Transfer.PIN: 1, Transfer.SEND: 2}
 
 Choice = str | Transfer | tuple[str | Transfer, str]
@@ -86,9 +87,10 @@ def _entries(
 def _group(key: str, value: Choice) -> Group:
     transfer, why = value if isinstance(value, tuple) else (value, "")
     try:
-        return Group(key, Transfer(transfer), why)
+        chosen = Transfer(transfer)
     except ValueError:
         raise UsageError(f"manifest: {key!r}: expected send, pin or hold, found {transfer!r}") from None
+    return Group(key, chosen, why or ("" if chosen is Transfer.SEND else _NO_REASON))
 
 
 def _covers(key: str, item: Item) -> bool:

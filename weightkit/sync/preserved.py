@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from weightkit.arena import copy_tensor
-from weightkit.sync.inventory import Item, modules
+from weightkit.sync.inventory import Item, attributes, modules
 from weightkit.sync.memory import has_bytes
 from weightkit.sync.objects import held_in
 
@@ -47,9 +47,9 @@ class _Bindings:
     """What the attributes of one module are bound to; containers and random generators with what is in them."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._places = [vars(module), module._parameters, module._buffers]
+        self._places = [vars(module), module._parameters, module._buffers, module._modules]
         self._were = [dict(place) for place in self._places]
-        plain = [value for name, value in vars(module).items() if name not in ("_parameters", "_buffers")]
+        plain = list(attributes(module).values())
         self._contents = [(value, _copied(value)) for value in plain if isinstance(value, _CONTAINERS)]
         self._generators = [(value, state) for value in plain if (state := _state_of(value)) is not None]
 

@@ -98,6 +98,11 @@ def test_the_longest_key_wins_and_a_key_ends_at_a_dot() -> None:
     }
     assert manifest.names(Transfer.SEND) == ("actor.weight",)
     assert manifest.groups[1].why == "why not"
+    assert [bool(group.why) for group in manifest.groups] == [
+        False,
+        True,
+        True,
+    ]  # what stays says why, or that none was given
 
 
 def test_uncovered_tensors_are_named() -> None:
