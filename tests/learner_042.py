@@ -10,6 +10,24 @@ import torch
 from weightkit.core.manifest import SyncManifest
 from weightkit.sync.grouping import make_manifest
 
+NET: dict[str, Any] = {
+    "cameras": ["front"],
+    "image_channels": 3,
+    "image_height": 19,
+    "image_width": 19,
+    "frame_stack": 3,
+    "state_dim": 4,
+    "action_dim": 2,
+    "encoder_channels": 4,
+    "num_downsample_convs": 1,
+    "num_post_convs": 3,
+    "bottleneck_dim": 5,
+    "hidden_dims": [8, 8],
+    "num_critics": 2,
+}
+EIGHT = {f"encoder.front.{layer}.{kind}" for layer in (0, 2, 4, 6) for kind in ("weight", "bias")}
+"""What its actors never got."""
+
 
 class Learner042:
     """A LeRobot-style learner of a policy whose encoder is a sibling of its actor."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner_042 import FixedLearner042, Learner042
+from learner_042 import EIGHT, NET, FixedLearner042, Learner042
 from sac_configs import SMALL
 from strategies import act, drqv2_observations, drqv2_policy
 from weightkit.architectures.probes import probes
@@ -24,22 +24,6 @@ from weightkit.transports import serve
 from weightkit.transports.base import PROTOCOL, Hello, Welcome
 from weightkit.verbs.verify_sync import verify_sync
 
-NET: dict[str, Any] = {
-    "cameras": ["front"],
-    "image_channels": 3,
-    "image_height": 19,
-    "image_width": 19,
-    "frame_stack": 3,
-    "state_dim": 4,
-    "action_dim": 2,
-    "encoder_channels": 4,
-    "num_downsample_convs": 1,
-    "num_post_convs": 3,
-    "bottleneck_dim": 5,
-    "hidden_dims": [8, 8],
-    "num_critics": 2,
-}
-EIGHT = {f"encoder.front.{layer}.{kind}" for layer in (0, 2, 4, 6) for kind in ("weight", "bias")}
 SEEN = drqv2_observations(NET, 0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from learner_042 import EIGHT, NET
 from locations import ROOT
 from strategies import drqv2_policy
 from weightkit.core.manifest import SyncManifest
@@ -20,22 +21,6 @@ from weightkit.errors import ConfigError, UnsafeContent, UsageError, WeightkitEr
 from weightkit.verbs.manifest import write_manifest
 from weightkit.verbs.verify_sync import verify_sync
 
-KWARGS: dict[str, Any] = {
-    "cameras": ["front"],
-    "image_channels": 3,
-    "image_height": 19,
-    "image_width": 19,
-    "frame_stack": 3,
-    "state_dim": 4,
-    "action_dim": 2,
-    "encoder_channels": 4,
-    "num_downsample_convs": 1,
-    "num_post_convs": 3,
-    "bottleneck_dim": 5,
-    "hidden_dims": [8, 8],
-    "num_critics": 2,
-}
-ENCODER = {f"encoder.front.{layer}.{kind}" for layer in (0, 2, 4, 6) for kind in ("weight", "bias")}
 FACTORY = """
 import torch
 from torch import nn
@@ -143,7 +128,7 @@ def test_an_encoder_that_is_held_fails_and_its_eight_tensors_are_named(config: P
     next(group for group in written["groups"] if group["name"] == "encoder")["transfer"] = "hold"
     report = verify_sync(config_path=config, manifest=saved(config.with_name("held.json"), laid_out(written)))
     assert report.exit_code == 1
-    assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in ENCODER}
+    assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in EIGHT}
     groups: Any = report.facts["groups"]
     row = next(group for group in groups if group["name"] == "encoder")
     assert (row["read"], row["offered"], row["transfer"]) == (8, 0, "hold")
@@ -153,7 +138,7 @@ def test_a_manifest_of_a_policy_without_the_encoder_fails_and_names_it(config: P
     written["entries"] = [entry for entry in written["entries"] if entry["group"] != "encoder"]
     report = verify_sync(config_path=config, manifest=saved(config.with_name("gone.json"), laid_out(written)))
     assert report.exit_code == 1
-    assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in ENCODER}
+    assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in EIGHT}
 
 
 def test_a_manifest_of_another_frame_stack_fails_and_names_both_shapes(config: Path, written: dict[str, Any]) -> None:
@@ -248,7 +233,7 @@ def test_a_manifest_that_is_not_there_is_refused(config: Path) -> None:
 
 @pytest.mark.parametrize("holder", ["policy only", "policy and encoder"])
 def test_a_saved_push_of_the_actor_alone_fails_and_with_the_encoder_passes(holder: str, config: Path) -> None:
-    learner = drqv2_policy(KWARGS, 0)
+    learner = drqv2_policy(NET, 0)
     push = {"policy": learner.actor.state_dict()}
     if holder == "policy and encoder":
         push["encoder"] = learner.encoder.state_dict()
@@ -257,14 +242,14 @@ def test_a_saved_push_of_the_actor_alone_fails_and_with_the_encoder_passes(holde
     assert str(config.with_name("push.pt")) in str(report.facts["against"])
     if holder == "policy only":
         assert report.exit_code == 1
-        assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in ENCODER}
+        assert {(f.code, f.subject) for f in report.errors()} == {("WK301", name) for name in EIGHT}
     else:
         assert report.errors() == ()
         assert report.exit_code == 0
 
 
 def test_a_saved_push_with_other_shapes_fails_by_name(config: Path) -> None:
-    learner = drqv2_policy({**KWARGS, "frame_stack": 1}, 0)
+    learner = drqv2_policy({**NET, "frame_stack": 1}, 0)
     torch.save(
         {"policy": learner.actor.state_dict(), "encoder": learner.encoder.state_dict()}, config.with_name("p.pt")
     )
@@ -276,7 +261,7 @@ def test_a_saved_push_with_other_shapes_fails_by_name(config: Path) -> None:
 
 
 def test_a_saved_push_of_a_compiled_actor_is_the_same_push(config: Path) -> None:
-    learner = drqv2_policy(KWARGS, 0)
+    learner = drqv2_policy(NET, 0)
     actor = {f"_orig_mod.{name}": tensor for name, tensor in learner.actor.state_dict().items()}
     torch.save({"policy": actor, "encoder": learner.encoder.state_dict()}, config.with_name("push.pt"))
     assert verify_sync(config_path=config, payload=config.with_name("push.pt")).errors() == ()
@@ -428,7 +413,7 @@ def test_the_text_is_read_in_80_columns_and_starts_with_the_answer(case: str, co
     from weightkit.reporting.sync import verify_sync_text
 
     if case == "payload":
-        torch.save({"policy": drqv2_policy(KWARGS, 0).actor.state_dict()}, tmp_path / "push.pt")
+        torch.save({"policy": drqv2_policy(NET, 0).actor.state_dict()}, tmp_path / "push.pt")
         report = verify_sync(config_path=config, payload=tmp_path / "push.pt")
     else:
         settings = {"shared_encoder": "false", "num_discrete_actions": "3"} if case == "sac" else {}
