@@ -70,14 +70,11 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
     arithmetic, other threads) is found by value: all unread tensors are overwritten, and where the actions change, each
     is overwritten alone. What a branch reads that no probe takes stays unseen: that is the tripwire's.
 
-    Raises UsageError where there are no probes, SyncError for a tensor without values.
+    Raises UsageError where there are no probes, SyncError where ``act()`` computes with tensors without values.
     """
     if not probes:
         raise UsageError("the read set needs at least one probe observation", hint="pass a list of observations")
     items = inventory(policy)
-    without = [item.name for item in items if item.tensor.numel() and not has_bytes(item.tensor)]
-    if without:
-        raise SyncError(f"these tensors hold no values: {', '.join(without)}", hint="load the weights first")
     watch = Watch(items)
     with eager(), _one_thread(), Randomness(i.tensor.device for i in items) as randomness:
         before = Preserved(policy, items)
@@ -85,6 +82,7 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
             randomness.start()
             first = _watched(watch, policy, act, probes)
             again = _watched(watch, policy, act, probes)  # now with what the first round has left behind
+            _check_values(watch, items)
             hidden = tuple(_hidden(first, again, policy, act))
             reads, writes = watch.reads, watch.writes | before.changed()
             trial = _Trial(policy, act, probes, before, randomness)
@@ -93,6 +91,15 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
         finally:
             before.restore()
     return Trace(_closed(reads, items), _closed(writes, items), items, hidden, trial.repeats)
+
+
+def _check_values(watch: Watch, items: Iterable[Item]) -> None:
+    if watch.saw_no_values:
+        without = [item.name for item in items if item.tensor.numel() and not has_bytes(item.tensor)]
+        raise SyncError(
+            f"act() computes with tensors that hold no values; the policy's: {', '.join(without) or 'none'}",
+            hint="load the weights first",
+        )
 
 
 def _watched(watch: Watch, policy: nn.Module, act: Act, probes: Probes) -> dict[int, Tensor]:

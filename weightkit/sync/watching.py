@@ -56,6 +56,7 @@ class Watch:
         self.writes: set[str] = set()
         self.hidden: dict[int, Tensor] = {}
         self.is_looking = False
+        self.saw_no_values = False
         self._items = tuple(items)
         self._fresh: set[str] = set()
         self._known: set[int] = set()
@@ -79,6 +80,7 @@ class Watch:
 
     def read(self, tensor: Tensor) -> None:
         """Bytes of ``tensor`` are looked at."""
+        self.saw_no_values |= tensor.is_meta
         names = self._names(tensor)
         self.reads.update(name for name in names if name not in self._fresh)
         storage = _storage(tensor)

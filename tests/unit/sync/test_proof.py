@@ -277,7 +277,11 @@ def test_a_sparse_tensor_a_lazy_module_and_a_tensor_without_values_are_refused_b
     empty = Net()
     empty.head = nn.Linear(3, 2, device="meta")
     with pytest.raises(SyncError, match=r"head\.weight, head\.bias"):
-        trace(empty, act, X)
+        trace(empty, lambda p, _: p.head.weight + 1, X)
+    assert trace(empty, lambda p, x: p.encoder(x), X).reads == {
+        "encoder.weight",
+        "encoder.bias",
+    }  # nobody asked the head
 
 
 def test_the_report_and_the_error_come_from_one_judgement() -> None:
