@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from weightkit.core.jsonio import parse_json
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.report import Finding, Severity
 from weightkit.errors import ActsDifferently, UnsyncedRead
-from weightkit.sync.preserved import Preserved, Randomness, copied_observation
+from weightkit.sync.preserved import Beginning, Preserved, Randomness, copied_observation
 from weightkit.sync.read_set import Act, Trace, eager
 
 MOST_BYTES = 8 << 20
 TOLERANCE = 1e-3
 """Relative to the largest number: devices and builds of torch round differently, other code acts differently."""
+_LEAST = 1e-6
 _TREE = "tree"
 _COMPARE = (
     "compare what surrounds the net on both sides: pixel scale, HWC or CHW, order of cameras and of state, train or "
@@ -89,12 +91,13 @@ def _built(node: Any, tensors: dict[str, Tensor]) -> Any:
 class GoldenProbe:
     """The learner's side: one observation as bytes, and what ``act()`` does on it with the weights of the moment.
 
-    ``observation`` is b"" where nothing can be compared; ``findings`` then say why.
+    It acts in the mode, and with the attributes, in which the policy was handed over. ``observation`` is b"" where
+    nothing can be compared; ``findings`` then say why.
     """
 
     def __init__(self, policy: nn.Module, act: Act, probe: Any, traced: Trace, manifest: SyncManifest) -> None:
         self._policy, self._act, self._probe = policy, act, probe
-        self._own_state = traced.own_state
+        self._own_state, self._beginning = traced.own_state, Beginning(policy)
         waived = [name for name in sorted(traced.reads) if manifest.waiver_of(name) is not None]
         why = f"act() reads what each actor has of its own: {', '.join(waived)}" if waived else self._why_not()
         self.observation = b"" if why else encoded(probe) or b""
@@ -102,57 +105,80 @@ class GoldenProbe:
 
     def action(self) -> bytes:
         """What the policy does now; the policy is left as it was."""
-        return encoded(self._acted()) or b"" if self.observation else b""
+        return self._acted() or b"" if self.observation else b""
 
-    def _acted(self) -> Any:
-        before = Preserved(self._policy, self._own_state)
-        with eager():
-            try:
-                return self._act(self._policy, copied_observation(self._probe))
-            finally:
-                before.restore()
+    def _acted(self) -> bytes | None:
+        with self._beginning.once_more(self._policy, self._own_state), eager():
+            return encoded(self._act(self._policy, copied_observation(self._probe)))
 
     def _why_not(self) -> str:
         if encoded(self._probe) is None:
             return f"the first probe is not plain data of at most {MOST_BYTES >> 20} MiB: it cannot travel to actors"
-        with Randomness(parameter.device for parameter in self._policy.parameters()) as randomness:
-            found = []
-            for seed in range(2):
-                randomness.start(seed)
-                found.append(encoded(self._acted()))
-        if found[0] is None:
+        devices = [parameter.device for parameter in self._policy.parameters()]
+        with Randomness(devices, self._policy) as randomness, self._beginning.once_more(self._policy, self._own_state):
+            before = randomness.states()
+            with eager():
+                first = encoded(self._act(self._policy, copied_observation(self._probe)))
+            drew = randomness.states() != before
+        if first is None:
             return "what act() gives is not plain data"
-        if found[0] != found[1]:
-            return "act() draws random numbers: its actions on one observation differ"
+        if drew:
+            return "act() draws random numbers"
+        if first != self._acted():
+            return "act() does not repeat itself: its actions on one observation differ"
         return ""
 
 
-def act_alike(policy: nn.Module, act: Act, traced: Trace, probe: bytes, golden: bytes, *, like: Any) -> None:
-    """The actor's side: raises ActsDifferently where ``act()`` does not do on the probe what the learner does.
+class GoldenTrial:
+    """The actor's side: does its ``act()`` do on the learner's probe what the learner does?
 
     ``like``: an observation of the actor's own; where it has the probe's structure it says on which devices to put it.
-    Raises ValueError for bytes that no learner sends.
     """
-    observation, expected = _placed(decoded(probe), like), decoded(golden)
-    before = Preserved(policy, traced.own_state)
-    try:
-        found = act(policy, observation)
-    except UnsyncedRead:
-        raise
-    except Exception as error:
-        why = f"act() fails on the learner's own observation: {type(error).__name__}: {error}"
-        raise ActsDifferently(why, hint=_COMPARE) from error
-    finally:
-        before.restore()
-    apart = difference(found, expected)
-    if not apart <= TOLERANCE:
+
+    def __init__(self, policy: nn.Module, act: Act, traced: Trace, *, like: Any) -> None:
+        self._policy, self._act, self._own_state, self._like = policy, act, traced.own_state, like
+        self._beginning = Beginning(policy)
+
+    def compare(self, probe: bytes, golden: bytes) -> float:
+        """How far the action is from the learner's, acting from where the policy stands, attributes and all."""
+        now = Preserved(self._policy, self._own_state)
+        try:
+            return difference(self._acted(probe), decoded(golden))
+        finally:
+            now.restore()
+
+    def check(self, probe: bytes, golden: bytes) -> None:
+        """Raises ActsDifferently where the action differs, acting in the mode and from the attributes of the beginning;
+        ValueError for bytes that no learner sends.
+        """
+        expected = decoded(golden)
+        with self._beginning.once_more(self._policy, self._own_state):
+            try:
+                found = self._acted(probe)
+            except (UnsyncedRead, ValueError):
+                raise
+            except Exception as error:
+                why = f"act() fails on the learner's own observation: {type(error).__name__}: {error}"
+                raise ActsDifferently(why, hint=_COMPARE) from error
+        apart = difference(found, expected)
+        if apart <= TOLERANCE:
+            return
+        far = "of another structure" if apart == float("inf") else f"{apart:.3g} of its largest number away"
         raise ActsDifferently(
-            "the actor holds exactly the learner's weights, but on the learner's own observation its action is "
-            + (
-                "of another structure" if apart == float("inf") else f"{apart:.3g} away, relative to its largest number"
-            ),
+            f"the actor holds exactly the learner's weights, but on the learner's own observation its action is {far}",
             hint=_COMPARE,
         )
+
+    def try_probes(self, probes: Iterable[Any]) -> None:
+        """Act on the actor's own probes; nothing is changed by it."""
+        devices = [parameter.device for parameter in self._policy.parameters()]
+        for probe in probes:
+            with Randomness(devices), self._beginning.once_more(self._policy, self._own_state):
+                self._act(self._policy, copied_observation(probe))
+
+    def _acted(self, probe: bytes) -> Any:
+        observation = _placed(decoded(probe), self._like)
+        return copied_observation(self._act(self._policy, observation))
 
 
 def _placed(observation: Any, like: Any) -> Any:
@@ -166,20 +192,39 @@ def _placed(observation: Any, like: Any) -> Any:
 
 
 def difference(found: Any, expected: Any) -> float:
-    """How far two actions are apart, relative to the largest number in the second; infinite for another structure."""
-    ones, others = tree_leaves(found), tree_leaves(expected)
-    if len(ones) != len(others):
+    """How far two actions are apart, relative to the largest number in the second; infinite for another structure.
+
+    Whole numbers, text and None must be equal; a tensor, an array and a list of the same numbers are equal.
+    """
+    if isinstance(expected, dict) or isinstance(found, dict):
+        if not (isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys()):
+            return float("inf")
+        return max((difference(found[key], expected[key]) for key in expected), default=0.0)
+    here, there = _array(found), _array(expected)
+    if here is None or there is None:
+        if not isinstance(found, (list, tuple)) or not isinstance(expected, (list, tuple)):
+            return 0.0 if type(found) is type(expected) and found == expected else float("inf")
+        if len(found) != len(expected):
+            return float("inf")
+        return max((difference(*pair) for pair in zip(found, expected, strict=True)), default=0.0)
+    if here.shape != there.shape:
         return float("inf")
-    return max((_apart(one, other) for one, other in zip(ones, others, strict=True)), default=0.0)
-
-
-def _apart(one: Any, other: Any) -> float:
-    arrays = [np.asarray(x.detach().cpu().to(torch.float64) if isinstance(x, Tensor) else x) for x in (one, other)]
-    here, there = arrays
-    if here.shape != there.shape or here.dtype.kind not in "biuf" or there.dtype.kind not in "biuf":
-        return 0.0 if here.shape == there.shape and bool(np.all(here == there)) else float("inf")
-    here, there = here.astype(np.float64), there.astype(np.float64)
+    if here.dtype.kind not in "fc" and there.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(here, there) else float("inf")
     with np.errstate(invalid="ignore"):
         apart = np.where((here == there) | (np.isnan(here) & np.isnan(there)), 0.0, np.abs(here - there))
-        scale = 1 + np.abs(there[np.isfinite(there)]).max(initial=0.0)
+        scale = max(np.abs(there[np.isfinite(there)]).max(initial=0.0), _LEAST)
     return float("inf") if np.isnan(apart).any() else float(apart.max(initial=0.0) / scale)
+
+
+def _array(value: Any) -> Any:
+    """The numbers in ``value``; None where it is no array of numbers."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+        wide = torch.complex128 if tensor.is_complex() else torch.float64 if tensor.is_floating_point() else None
+        return (tensor if wide is None else tensor.to(wide)).numpy()
+    numbers = isinstance(value, (list, tuple)) and all(isinstance(each, (bool, int, float)) for each in value)
+    if numbers or isinstance(value, (np.ndarray, np.generic, bool, int, float)):
+        array = np.asarray(value)
+        return array if array.dtype.kind in "biufc" else None
+    return None

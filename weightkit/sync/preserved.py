@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from weightkit.sync.memory import has_bytes
 from weightkit.sync.objects import held_in
 
 _CONTAINERS = (list, dict, deque, set)
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 
 
 class Preserved:
@@ -37,10 +39,13 @@ class Preserved:
             bindings.restore()
 
     def changed(self) -> set[str]:
-        """Names of the tensors whose bytes are others now, or in whose place another tensor stands."""
-        names = {i.name for i in self._items if not np.array_equal(_bytes(i.tensor), _bytes(self._numbers[i.name]))}
-        replaced = {id(value) for bindings in self._bindings for value in bindings.replaced()}
-        return names | {item.name for item in self._items if id(item.tensor) in replaced}
+        """Names of the tensors whose bytes are others now."""
+        return {i.name for i in self._items if not np.array_equal(_bytes(i.tensor), _bytes(self._numbers[i.name]))}
+
+    def replaced(self) -> dict[str, object]:
+        """Names of the tensors in whose place something else stands -> what stands there."""
+        found = {id(was): now for bindings in self._bindings for was, now in bindings.replaced()}
+        return {item.name: found[id(item.tensor)] for item in self._items if id(item.tensor) in found}
 
 
 class _Bindings:
@@ -50,15 +55,15 @@ class _Bindings:
         self._places = [vars(module), module._parameters, module._buffers, module._modules]
         self._were = [dict(place) for place in self._places]
         plain = list(attributes(module).values())
-        self._contents = [(value, _copied(value)) for value in plain if isinstance(value, _CONTAINERS)]
+        self._contents = [(value, _copied(value)) for value in plain if _is_container(value)]
         self._generators = [(value, state) for value in plain if (state := _state_of(value)) is not None]
 
-    def replaced(self) -> Iterator[object]:
-        """What is bound to another thing now."""
+    def replaced(self) -> Iterator[tuple[object, object]]:
+        """What was bound, and what is bound to the same name now."""
         for place, were in zip(self._places, self._were, strict=True):
             for name, value in were.items():
                 if place.get(name) is not value:
-                    yield value
+                    yield value, place.get(name)
 
     def restore(self) -> None:
         for place, were in zip(self._places, self._were, strict=True):
@@ -67,12 +72,57 @@ class _Bindings:
             for name, value in were.items():
                 if place.get(name) is not value:
                     place[name] = value
-        for container, content in self._contents:
-            if not _is_same(_copied(container), content):
-                container.clear()
-                (container.extend if isinstance(container, (list, deque)) else container.update)(content)
+        _refill(self._contents)
         for generator, state in self._generators:
             _set_state(generator, state)
+
+
+class Beginning:
+    """What a policy's modules were in when it was handed over: their mode, and the attributes that are no tensors.
+
+    Histories, queues of actions and counters start from there, on a learner as on an actor.
+    """
+
+    def __init__(self, policy: nn.Module) -> None:
+        found = {id(module): module for _, module in modules(policy)}.values()
+        self._modules = [(m, m.training, _plain(m)) for m in found if not isinstance(m, torch.jit.ScriptModule)]
+        self._contents = [
+            (value, _copied(value)) for *_, plain in self._modules for value in plain.values() if _is_container(value)
+        ]
+
+    def again(self) -> None:
+        """Put it back."""
+        for module, training, plain in self._modules:
+            vars(module)["training"] = training
+            for name in _plain(module).keys() - plain.keys():
+                del vars(module)[name]
+            vars(module).update(plain)
+        _refill(self._contents)
+
+    @contextmanager
+    def once_more(self, policy: nn.Module, own_state: Iterable[Item]) -> Iterator[None]:
+        """Around an act: as at the beginning, and afterwards as before it."""
+        now = Preserved(policy, own_state)
+        try:
+            self.again()
+            yield
+        finally:
+            now.restore()
+
+
+def _plain(module: nn.Module) -> dict[str, object]:
+    return {n: v for n, v in attributes(module).items() if not isinstance(v, (Tensor, np.ndarray, nn.Module))}
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, _CONTAINERS)
+
+
+def _refill(contents: Iterable[tuple[Any, Any]]) -> None:
+    for container, content in contents:
+        if not _is_same(_copied(container), content):
+            container.clear()
+            (container.extend if isinstance(container, (list, deque)) else container.update)(content)
 
 
 def _copied(container: Any) -> Any:
@@ -107,7 +157,9 @@ def _set_state(generator: Any, state: Any) -> None:
 class Randomness:
     """The common random generators of torch (on the CPU and on ``devices``), numpy and Python, put back at the end."""
 
-    def __init__(self, devices: Iterable[torch.device]) -> None:
+    def __init__(self, devices: Iterable[torch.device], policy: nn.Module | None = None) -> None:
+        owners = () if policy is None else [module for _, module in modules(policy)]
+        self._own = [value for owner in owners for value in attributes(owner).values() if _state_of(value) is not None]
         self._cards = sorted({device.index or 0 for device in devices if device.type == "cuda"})
 
     def __enter__(self) -> Randomness:
@@ -123,6 +175,15 @@ class Randomness:
             torch.cuda.default_generators[card].manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
+
+    def states(self) -> str:
+        """Where all of them stand, those of the policy's own too: another text once anybody has drawn a number."""
+        torches = [torch.get_rng_state(), *(torch.cuda.get_rng_state(card) for card in self._cards)]
+        own = [_state_of(value) for value in self._own]
+        plain = [x.tolist() if isinstance(x, Tensor) else x for x in (*torches, *own)]
+        return repr(
+            (plain, random.getstate(), [x.tolist() if isinstance(x, np.ndarray) else x for x in np.random.get_state()])
+        )
 
     def __exit__(self, *error: Any) -> None:
         self._torch.__exit__(*error)
@@ -144,7 +205,8 @@ def frozen_outputs(outputs: object) -> list[object]:
     found: list[object] = []
     for leaf in tree_leaves(outputs):
         tensors = [leaf] if isinstance(leaf, (Tensor, np.ndarray)) else [held.tensor for held in held_in(leaf)]
-        found += [_frozen(tensor) for tensor in tensors] or [repr(leaf)]
+        plain = repr(leaf) if isinstance(leaf, _PLAIN) else type(leaf).__name__  # others show where they lie
+        found += [_frozen(tensor) for tensor in tensors] or [plain]
     return found
 
 

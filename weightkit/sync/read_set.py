@@ -81,16 +81,23 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
         try:
             randomness.start()
             first = _watched(watch, policy, act, probes)
+            left = {n: now for n, now in before.replaced().items() if isinstance(now, Tensor)}
             again = _watched(watch, policy, act, probes)  # now with what the first round has left behind
             _check_values(watch, items)
             hidden = tuple(_hidden(first, again, policy, act))
-            reads, writes = watch.reads, watch.writes | before.changed()
+            kept_on = {name for name, now in left.items() if _storage(now) in again}
+            hidden = tuple(found for found in hidden if found.where.removeprefix("policy.") not in kept_on)
+            reads, writes = watch.reads, watch.writes | before.changed() | kept_on
             trial = _Trial(policy, act, probes, before, randomness)
             unread = [cluster for cluster in overlapping(items) if not any(item.name in reads for item in cluster)]
             reads |= trial.read_by_value(unread)
         finally:
             before.restore()
     return Trace(_closed(reads, items), _closed(writes, items), items, hidden, trial.repeats)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if has_bytes(tensor) else 0
 
 
 def _check_values(watch: Watch, items: Iterable[Item]) -> None:

@@ -18,18 +18,19 @@ from weightkit.core.manifest import SyncManifest
 from weightkit.core.version import WeightVersion
 from weightkit.digest import root_digest
 from weightkit.errors import (
+    ActsDifferently,
     IncompleteUpdate,
     StaleVersion,
     SyncError,
     TransportError,
     TransportTimeout,
+    UnsyncedRead,
     WeightkitError,
 )
-from weightkit.sync.golden import act_alike
+from weightkit.sync.golden import TOLERANCE, GoldenTrial
 from weightkit.sync.handshake import accept, check_pins, live_digest
 from weightkit.sync.inventory import inventory, state_of
-from weightkit.sync.memory import poison
-from weightkit.sync.preserved import Preserved, Randomness, copied_observation
+from weightkit.sync.memory import has_bytes, poison
 from weightkit.sync.publisher import arena_digests
 from weightkit.sync.read_set import Act, Probes, trace
 from weightkit.sync.tripwire import arm, disarm
@@ -51,6 +52,7 @@ from weightkit.transports.base import (
 
 logger = logging.getLogger(__name__)
 _TRIED = 2
+_WROTE = "does anything else write to the policy?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ class Subscriber:
     their digests. With the first version, what the learner holds and no probe had shown to be read is taken away
     (`tripwire`): a branch that reads it after all raises UnsyncedRead before there is an action. The first two versions
     of a run are tried on the learner's golden probe; where the actions differ ActsDifferently is raised.
+    ``golden=False`` leaves that out.
 
     A background thread connects, receives and verifies; ``poll`` and ``wait_for_first`` write to the policy, on the
     caller's thread. ``connector`` makes the connections, ``backoff`` the pauses between attempts.
@@ -173,15 +176,17 @@ class Subscriber:
         probes: Probes,
         actor_id: str,
         insecure: bool = False,
+        golden: bool = True,
         connector: Callable[[str], Connection] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self.address = address
         self.actor_id = actor_id
         self._policy = policy
-        self._act, self._own_probe = act, probes[0] if probes else None
+        self._probes, self._golden = tuple(probes), golden
         self._traced = traced = trace(policy, act, probes)
         self.reads, self._state = traced.reads, state_of(traced.items)
+        self._trial = GoldenTrial(policy, act, traced, like=self._probes[0])
         self._original: dict[str, Tensor] | None = {i.name: i.tensor.detach().clone() for i in traced.items}
         for item in traced.items:
             poison(item.tensor)
@@ -279,7 +284,7 @@ class Subscriber:
 
         Raises what made the handshake fail (NeedsNotMet, PinMismatch), also that with a restarted learner, and
         IncompleteUpdate where the live tensors are not what was verified, ActsDifferently where the actor's code does
-        not do what the learner's does: the policy is then poisoned again.
+        not do what the learner's does. The policy is then poisoned again, or has the version before it.
         """
         with self._changed:
             if self._failure is not None:
@@ -289,15 +294,14 @@ class Subscriber:
             return None
         started = time.perf_counter()
         with self._applying:
-            self._root = root = self._apply(staged)
-            probe_ok = self._try_out(staged)
+            self._root, probe_ok = self._take(staged)
         version = staged.begin.version
         ack = Ack(
             self.actor_id,
             staged.session,
             version.run_id,
             version.counter,
-            root,
+            self._root,
             (time.perf_counter() - started) * 1e3,
             probe_ok,
         )
@@ -318,55 +322,75 @@ class Subscriber:
             self._armed = ""
         own = {item.name: item.tensor for item in inventory(self._policy)}
         sent = {g.name for g in manifest.groups if g.transfer is Transfer.SEND}
-        try:
-            if self._original is not None:
-                for name in (*self._pinned(manifest), *self._waived(manifest)):
-                    copy_tensor(self._original[name], own[name])
-            for entry in manifest.entries:
-                if entry.group in sent:
-                    copy_tensor(staged.arena.tensor(entry.alias_of or entry.name), own[entry.name])
-            live = {name: live_digest(own[name]) for name in staged.arena.names}
-            verify(live, staged.begin)
-        except BaseException:
-            self._fail(
-                IncompleteUpdate(
-                    f"{staged.begin.version} could not be put into the policy whole; the policy was poisoned again",
-                    hint="does anything else write to the policy?",
-                )
-            )
-            raise
+        if self._original is not None:
+            for name in (*self._pinned(manifest), *self._waived(manifest)):
+                copy_tensor(self._original[name], own[name])
+        for entry in manifest.entries:
+            if entry.group in sent:
+                copy_tensor(staged.arena.tensor(entry.alias_of or entry.name), own[entry.name])
+        live = {name: live_digest(own[name]) for name in staged.arena.names}
+        verify(live, staged.begin)
         self._original = None
         self._groups_applied = tuple(g.name for g in manifest.groups if g.name in sent)
         return root_digest(live)
 
-    def _fail(self, failure: WeightkitError) -> None:
-        self._version = None
-        for item in inventory(self._policy):
-            poison(item.tensor)
-        with self._changed:
-            self._failure = failure
+    def _take(self, staged: _Staged) -> tuple[str, bool]:
+        """The staged version in the policy, tried out; its root, and whether its actions were compared.
+
+        Where that fails, whatever the reason, the version before it is put back if there is one that the trial could
+        cost, else the policy is poisoned again; `poll` raises from then on.
+        """
+        kept: dict[str, Tensor] = {}
+        if self._version is not None and self._will_try(staged):
+            sent = set(staged.arena.names)
+            held = [i for i in inventory(self._policy) if i.name in sent and has_bytes(i.tensor)]
+            kept = {item.name: item.tensor.detach().clone() for item in held}
+        try:
+            return self._apply(staged), self._try_out(staged)
+        except BaseException as error:
+            why = f"{staged.begin.version} could not be put into the policy whole; "
+            why += "the version before it is back" if kept else "the policy was poisoned again"
+            failure = (
+                error if isinstance(error, (ActsDifferently, UnsyncedRead)) else IncompleteUpdate(why, hint=_WROTE)
+            )
+            for item in inventory(self._policy):
+                if item.name in kept:
+                    copy_tensor(kept[item.name], item.tensor)
+                elif not kept:
+                    poison(item.tensor)
+            if not kept:
+                self._version = None
+            with self._changed:
+                self._failure = failure
+            raise
+
+    def _will_try(self, staged: _Staged) -> bool:
+        tried = self._tried if self._tried_run == staged.begin.version.run_id else 0
+        return self._golden and bool(staged.probe and staged.begin.golden) and tried < _TRIED
 
     def _try_out(self, staged: _Staged) -> bool:
         """Take away what nobody syncs, then act once as the learner did; whether that could be compared.
 
-        Twice in a run: the first time before anything moves, the second time because code that keeps something of old
-        weights shows then. Later versions bring other numbers, which digests prove, and no other code.
+        Twice in a run: the first time before anything moves, the second time because what code keeps of old weights
+        shows then. Later versions bring other numbers, which digests prove, and no other code.
         """
-        arming, version = not self._armed, staged.begin.version
-        if arming:
+        if not self._armed:
             self._arm(staged.arena.manifest)
-        if self._tried_run != version.run_id:
-            self._tried_run, self._tried = version.run_id, 0
-        if not staged.probe or not staged.begin.golden or self._tried >= _TRIED:
+        if self._tried_run != staged.begin.version.run_id:
+            self._tried_run, self._tried = staged.begin.version.run_id, 0
+        if not self._will_try(staged):
             return False
+        probe, golden = staged.probe, staged.begin.golden
         try:
-            act_alike(self._policy, self._act, self._traced, staged.probe, staged.begin.golden, like=self._own_probe)
+            self._trial.check(probe, golden)
+            if self._tried and self._trial.compare(probe, golden) > TOLERANCE:
+                logger.warning(
+                    "from where it stands act() does not do what the learner does: it goes by a history, "
+                    "or it keeps something that it made of old weights"
+                )
         except ValueError as error:
             logger.warning("%s", error)
             return False
-        except WeightkitError as error:
-            self._fail(error)
-            raise
         self._tried += 1
         return True
 
@@ -375,22 +399,14 @@ class Subscriber:
         covered = {e.name for e in manifest.entries if manifest.transfer_of(e.group) is not Transfer.HOLD}
         covered |= {name for name in self._state if manifest.waiver_of(name) is not None}
         names = set(self._state) - covered - self._traced.reads - self._traced.writes
-        self._only_poisoned = arm(self._policy, names)
         try:
-            self._act_once()
+            self._only_poisoned = arm(self._policy, names)
+            self._trial.try_probes(self._probes)
         except Exception as error:  # it wants to look at what it does not read: at an address, at a type
             logger.warning("what nobody syncs is poisoned only, not taken away: %s", error)
             disarm(self._policy)
             self._only_poisoned = tuple(sorted(names))
         self._armed = manifest.manifest_id
-
-    def _act_once(self) -> None:
-        before = Preserved(self._policy, self._traced.own_state)
-        with Randomness(item.tensor.device for item in self._traced.items):
-            try:
-                self._act(self._policy, copied_observation(self._own_probe))
-            finally:
-                before.restore()
 
     def _waived(self, manifest: SyncManifest) -> list[str]:
         return [name for name in self._state if manifest.waiver_of(name) is not None]
