@@ -43,7 +43,7 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def storage_identity(tensor: Tensor) -> tuple[object, ...]:
     """Equal for two tensors exactly where they are the same view of one storage."""
-    if tensor.numel() == 0 or tensor.is_meta or not tensor.data_ptr():
+    if tensor.numel() == 0 or tensor.is_meta or not Tensor.data_ptr(tensor):
         return (id(tensor),)
     return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 

@@ -111,11 +111,11 @@ def test_with_every_group_sent_the_whole_state_is_the_learners_after_one_push(dr
 
 def blind_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_EXPORTS", frozenset())
-    monkeypatch.setattr(read_set._Trial, "read_by_value", lambda self, unread: set())
+    monkeypatch.setattr(read_set._Trial, "matter", lambda self, groups: [])
 
 
 def blind_to_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_set._Trial, "read_by_value", lambda self, unread: set())
+    monkeypatch.setattr(read_set._Trial, "matter", lambda self, groups: [])
 
 
 def poison_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_the_oracle_notices_a_read_set_that_skips_a_part(skipped: str, monkeypat
         self.reads = {name for name in self.reads if not name.startswith(skipped)}
 
     monkeypatch.setattr(watching.Watch, "read", read)
-    monkeypatch.setattr(read_set._Trial, "read_by_value", lambda self, unread: set())
+    monkeypatch.setattr(read_set._Trial, "matter", lambda self, groups: [])
 
     @settings(LAW, max_examples=20)
     @given(drawn_policies())

@@ -13,6 +13,7 @@ from weightkit.core.report import Finding, Report, Severity
 from weightkit.digest import tensor_digest
 from weightkit.engine.coverage import check_coverage
 from weightkit.errors import NeedsNotMet, PinMismatch, TransportError
+from weightkit.sync.memory import has_bytes
 from weightkit.sync.proof import acting_findings, group_table
 from weightkit.sync.read_set import Trace
 from weightkit.torch_state import spec_of
@@ -62,11 +63,14 @@ def accept(reply: Welcome | Reject, *, traced: Trace, address: str) -> Welcome:
 def check_pins(welcome: Welcome, own: Mapping[str, Tensor]) -> None:
     """Raises PinMismatch naming every pinned tensor whose bytes are not the learner's."""
     names = [name for name in welcome.manifest.names(Transfer.PIN) if name in own]
-    differing = [name for name in names if welcome.pins.get(name) != live_digest(own[name])]
+    gone = [name for name in names if own[name].numel() and not has_bytes(own[name])]
+    differing = [n for n in names if n in gone or welcome.pins.get(n) != live_digest(own[n])]
     if differing:
         raise PinMismatch(
             f"pinned, never sent, and not the same on the two sides: {', '.join(differing)}",
-            hint='load the same frozen weights on the actor, or give their group the transfer "send"',
+            hint="the learner before did not pin them, so they were taken away: start the actor again"
+            if gone
+            else 'load the same frozen weights on the actor, or give their group the transfer "send"',
         )
 
 

@@ -17,8 +17,8 @@ from weightkit.sync.memory import byte_span, is_solid, share_bytes
 from weightkit.torch_state import canonical_name, spec_of, storage_identity
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_DEEPEST = 8
-Held = tuple[str, object]
+DEEPEST = 8
+_Named = tuple[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,11 @@ def inventory(policy: nn.Module) -> tuple[Item, ...]:
             identity = storage_identity(tensor)
             leader = first.setdefault(identity, name)
             if name in items:
-                if leader not in (name, items[name].alias_of):
-                    raise SyncError(f"{name}: two different tensors of the policy have this name")
+                if identity != storage_identity(items[name].tensor):
+                    raise SyncError(
+                        f"{items[name].path} and {path}: two tensors have the name {name!r} once wrappers are left out",
+                        hint="rename one of them: the other side could not tell them apart",
+                    )
                 continue
             items[name] = Item(name, tensor, kind, None if leader == name else leader, path)
     return tuple(items.values())
@@ -70,17 +73,19 @@ def modules(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module with its path, as ``named_modules`` finds them, and those that stand in plain attributes alone."""
     registered = {id(module) for module in policy.modules()}
 
-    def below(path: str, module: nn.Module, above: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
+    def below(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for inner, found in module.named_modules(remove_duplicate=False):
-            if above and id(found) in registered:
+            if path and id(found) in registered:
                 continue  # it has a name of its own
             where = ".".join(filter(None, (path, inner)))
             yield where, found
             for name, value in _plain(found):
-                if isinstance(value, nn.Module) and id(value) not in registered | above:
-                    yield from below(f"{where}.{name}" if where else name, value, above | {id(value)})
+                if isinstance(value, nn.Module) and id(value) not in registered | entered:
+                    entered.add(id(value))  # once, however many modules refer to it
+                    yield from below(f"{where}.{name}" if where else name, value)
 
-    return below("", policy, frozenset())
+    entered: set[int] = set()
+    return below("", policy)
 
 
 def _check(name: str, tensor: Tensor) -> None:
@@ -104,7 +109,7 @@ def _own_tensors(module: nn.Module, registered: set[int]) -> Iterator[tuple[str,
             yield name, _tensor_over(name, value), "numpy attribute"
 
 
-def _plain(module: nn.Module) -> Iterator[Held]:
+def _plain(module: nn.Module) -> Iterator[_Named]:
     """What a module's plain attributes hold, lists, tuples and dicts opened."""
     for name, value in attributes(module).items():
         yield from _opened(name, value, 0)
@@ -120,9 +125,9 @@ def attributes(module: nn.Module) -> Mapping[str, object]:
     return {name: getattr(module, name, None) for name in names}
 
 
-def _opened(name: str, value: object, depth: int) -> Iterator[Held]:
+def _opened(name: str, value: object, depth: int) -> Iterator[_Named]:
     yield name, value
-    if depth > _DEEPEST:
+    if depth > DEEPEST:
         return
     if isinstance(value, dict):
         for key, inner in value.items():

@@ -16,7 +16,7 @@ Run = tuple[np.ndarray, int]
 def has_bytes(tensor: Tensor) -> bool:
     """Whether the tensor has elements that lie in memory: not on the meta device, not in another tensor's parts."""
     return (
-        tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() > 0 and tensor.data_ptr() != 0
+        tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() > 0 and Tensor.data_ptr(tensor) != 0
     )  # a wrapper around other tensors has the address 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weightkit.sync.inventory import attributes
+
 _MOST_OBJECTS = 20_000
 _DEEPEST = 12
+_LIBRARIES = ("torch", "numpy", "builtins", "threading", "logging", "_thread", "concurrent", "multiprocessing")
 _OPAQUE = (str, bytes, int, float, complex, type, types.ModuleType, torch.device, torch.dtype, np.dtype, np.generic)
 
 
@@ -48,6 +51,35 @@ def held_in(root: object, path: str = "") -> Iterator[Held]:
             waiting += [(_joined(where, name), inner, depth + 1) for name, inner in _inside(value)]
 
 
+def mutable_in(roots: Iterable[object]) -> Iterator[Any]:
+    """The containers, plain objects and numeric arrays that code can change, in ``roots`` and whatever they hold.
+
+    Modules and tensors are not among them; neither is what code reaches by global names.
+    """
+    waiting: deque[tuple[object, int]] = deque((root, 0) for root in roots)
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        value, depth = waiting.popleft()
+        if id(value) in seen or value is None or isinstance(value, (*_OPAQUE, Tensor, nn.Module)) or depth > _DEEPEST:
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind in "biufc" and value.flags.writeable:
+                yield value
+            continue
+        if isinstance(value, (list, dict, deque, set)) or _has_own_dict(value):
+            yield value
+        inside = _of_function(value, globals_too=False) if isinstance(value, types.FunctionType) else _inside(value)
+        waiting += [(inner, depth + 1) for _, inner in inside]
+
+
+def _has_own_dict(value: object) -> bool:
+    kind = type(value)
+    return isinstance(getattr(value, "__dict__", None), dict) and not (
+        isinstance(value, (types.FunctionType, types.MethodType)) or kind.__module__.partition(".")[0] in _LIBRARIES
+    )
+
+
 def _inside(value: Any) -> list[tuple[str, object]]:
     if isinstance(value, Mapping):
         return [(str(key), inner) for key, inner in value.items()]
@@ -55,8 +87,7 @@ def _inside(value: Any) -> list[tuple[str, object]]:
         return [(str(index), inner) for index, inner in enumerate(value)]
     if isinstance(value, nn.Module):
         own = {**value._parameters, **value._buffers, **value._modules}
-        plain = {name: inner for name, inner in vars(value).items() if not name.startswith("_")}
-        return [*own.items(), *plain.items()]
+        return [*own.items(), *attributes(value).items()]
     if isinstance(value, types.MethodType):
         return [("", value.__self__), ("", value.__func__)]
     if isinstance(value, types.FunctionType):
@@ -72,7 +103,7 @@ def _inside(value: Any) -> list[tuple[str, object]]:
     return found
 
 
-def _of_function(function: types.FunctionType) -> list[tuple[str, object]]:
+def _of_function(function: types.FunctionType, *, globals_too: bool = True) -> list[tuple[str, object]]:
     """What a function can reach by itself: its closure, its defaults, and the global names that its code uses."""
     found: list[tuple[str, object]] = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
@@ -82,6 +113,8 @@ def _of_function(function: types.FunctionType) -> list[tuple[str, object]]:
             continue
     found += [(f"default {index}", value) for index, value in enumerate(function.__defaults__ or ())]
     found += list((function.__kwdefaults__ or {}).items())
+    if not globals_too:
+        return found
     names = [name for name in function.__code__.co_names if name in function.__globals__]
     return found + [(name, function.__globals__[name]) for name in names]
 

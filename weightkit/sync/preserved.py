@@ -16,27 +16,35 @@ from torch.utils._pytree import tree_leaves, tree_map
 from weightkit.arena import copy_tensor
 from weightkit.sync.inventory import Item, attributes, modules
 from weightkit.sync.memory import has_bytes
-from weightkit.sync.objects import held_in
+from weightkit.sync.objects import held_in, mutable_in
 
 _CONTAINERS = (list, dict, deque, set)
+_LARGEST_BYTES = 16 << 20
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 
 
 class Preserved:
     """What a policy holds at this moment, to be put back as often as wanted."""
 
-    def __init__(self, policy: nn.Module, items: Iterable[Item]) -> None:
+    def __init__(self, policy: nn.Module, items: Iterable[Item], act: object = None) -> None:
         self._items = tuple(item for item in items if has_bytes(item.tensor))
         self._numbers = {item.name: item.tensor.detach().clone() for item in self._items}
         found = {id(module): module for _, module in modules(policy)}.values()
         self._bindings = [_Bindings(module) for module in found if not isinstance(module, torch.jit.ScriptModule)]
+        self.contents = _Contents((*_plain_values(found), act))
 
     def restore(self) -> None:
         """Put everything back: numbers, and what attributes are bound to and hold."""
         for item in self._items:
             copy_tensor(self._numbers[item.name], item.tensor)
+        self.restore_objects()
+        self.contents.restore_arrays()
+
+    def restore_objects(self) -> None:
+        """Put back what attributes are bound to and hold, numbers aside."""
         for bindings in self._bindings:
             bindings.restore()
+        self.contents.restore_objects()
 
     def changed(self) -> set[str]:
         """Names of the tensors whose bytes are others now."""
@@ -49,14 +57,11 @@ class Preserved:
 
 
 class _Bindings:
-    """What the attributes of one module are bound to; containers and random generators with what is in them."""
+    """What the attributes, tensors and modules of one module are bound to."""
 
     def __init__(self, module: nn.Module) -> None:
         self._places = [vars(module), module._parameters, module._buffers, module._modules]
         self._were = [dict(place) for place in self._places]
-        plain = list(attributes(module).values())
-        self._contents = [(value, _copied(value)) for value in plain if _is_container(value)]
-        self._generators = [(value, state) for value in plain if (state := _state_of(value)) is not None]
 
     def replaced(self) -> Iterator[tuple[object, object]]:
         """What was bound, and what is bound to the same name now."""
@@ -72,9 +77,38 @@ class _Bindings:
             for name, value in were.items():
                 if place.get(name) is not value:
                     place[name] = value
-        _refill(self._contents)
-        for generator, state in self._generators:
+
+
+class _Contents:
+    """What is in the containers, objects, arrays and random generators that plain attributes lead to."""
+
+    def __init__(self, roots: Iterable[object]) -> None:
+        found = list(mutable_in(roots))
+        self._arrays = [(a, a.copy()) for a in found if isinstance(a, np.ndarray) and a.nbytes <= _LARGEST_BYTES]
+        rest = [value for value in found if not isinstance(value, np.ndarray)]
+        self._containers = [(value, _copied(value)) for value in rest if isinstance(value, _CONTAINERS)]
+        self._objects = [(vars(v), dict(vars(v))) for v in rest if not isinstance(v, _CONTAINERS)]
+        held = {id(v): v for _, content in (*self._containers, *self._objects) for v in _values(content)}
+        held |= {id(root): root for root in roots}
+        self.generators = [value for value in held.values() if _state_of(value) is not None]
+        self._states = [(value, _state_of(value)) for value in self.generators]
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The numeric arrays among them that are small enough to be kept."""
+        return [array for array, _ in self._arrays]
+
+    def restore_objects(self) -> None:
+        for place, content in (*self._containers, *self._objects):
+            if not _is_same(_copied(place), content):
+                place.clear()
+                (place.extend if isinstance(place, (list, deque)) else place.update)(content)
+        for generator, state in self._states:
             _set_state(generator, state)
+
+    def restore_arrays(self) -> None:
+        for array, content in self._arrays:
+            array[...] = content
 
 
 class Beginning:
@@ -83,12 +117,10 @@ class Beginning:
     Histories, queues of actions and counters start from there, on a learner as on an actor.
     """
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, act: object) -> None:
         found = {id(module): module for _, module in modules(policy)}.values()
         self._modules = [(m, m.training, _plain(m)) for m in found if not isinstance(m, torch.jit.ScriptModule)]
-        self._contents = [
-            (value, _copied(value)) for *_, plain in self._modules for value in plain.values() if _is_container(value)
-        ]
+        self._act, self._contents = act, _Contents((*_plain_values(found), act))
 
     def again(self) -> None:
         """Put it back."""
@@ -97,12 +129,12 @@ class Beginning:
             for name in _plain(module).keys() - plain.keys():
                 del vars(module)[name]
             vars(module).update(plain)
-        _refill(self._contents)
+        self._contents.restore_objects()
 
     @contextmanager
     def once_more(self, policy: nn.Module, own_state: Iterable[Item]) -> Iterator[None]:
         """Around an act: as at the beginning, and afterwards as before it."""
-        now = Preserved(policy, own_state)
+        now = Preserved(policy, own_state, self._act)
         try:
             self.again()
             yield
@@ -114,15 +146,14 @@ def _plain(module: nn.Module) -> dict[str, object]:
     return {n: v for n, v in attributes(module).items() if not isinstance(v, (Tensor, np.ndarray, nn.Module))}
 
 
-def _is_container(value: object) -> bool:
-    return isinstance(value, _CONTAINERS)
+def _plain_values(found: Iterable[nn.Module]) -> Iterator[object]:
+    for module in found:
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield from _plain(module).values()
 
 
-def _refill(contents: Iterable[tuple[Any, Any]]) -> None:
-    for container, content in contents:
-        if not _is_same(_copied(container), content):
-            container.clear()
-            (container.extend if isinstance(container, (list, deque)) else container.update)(content)
+def _values(content: Any) -> Iterable[object]:
+    return content.values() if isinstance(content, dict) else content
 
 
 def _copied(container: Any) -> Any:
@@ -157,9 +188,9 @@ def _set_state(generator: Any, state: Any) -> None:
 class Randomness:
     """The common random generators of torch (on the CPU and on ``devices``), numpy and Python, put back at the end."""
 
-    def __init__(self, devices: Iterable[torch.device], policy: nn.Module | None = None) -> None:
-        owners = () if policy is None else [module for _, module in modules(policy)]
-        self._own = [value for owner in owners for value in attributes(owner).values() if _state_of(value) is not None]
+    def __init__(self, devices: Iterable[torch.device], policy: nn.Module | None = None, act: object = None) -> None:
+        roots = () if policy is None else [*_plain_values(module for _, module in modules(policy)), act]
+        self._own = _Contents(roots).generators
         self._cards = sorted({device.index or 0 for device in devices if device.type == "cuda"})
 
     def __enter__(self) -> Randomness:

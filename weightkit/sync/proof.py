@@ -17,9 +17,16 @@ from weightkit.sync.inventory import state_of
 from weightkit.sync.memory import Spans
 from weightkit.sync.read_set import Act, Hidden, Probes, Trace, trace
 
+Optimizers = Iterable[Optimizer] | Optimizer
+
 
 def prove_coverage(
-    policy: nn.Module, act: Act, probes: Probes, manifest: SyncManifest, *, optimizers: Iterable[Optimizer] = ()
+    policy: nn.Module,
+    act: Act,
+    probes: Probes,
+    manifest: SyncManifest,
+    *,
+    optimizers: Optimizers = (),
 ) -> Report:
     """The report of a manifest that holds for ``policy``: all that ``act()`` reads is sent, pinned or waived.
 
@@ -58,14 +65,18 @@ def coverage_report(
 
 
 def judge(
-    traced: Trace, manifest: SyncManifest, *, verb: str = "prove-coverage", optimizers: Iterable[Optimizer] = ()
+    traced: Trace,
+    manifest: SyncManifest,
+    *,
+    verb: str = "prove-coverage",
+    optimizers: Optimizers = (),
 ) -> Report:
     """The coverage report of a trace that was made already."""
     needs = state_of(traced.items)
     findings = (
         *acting_findings(traced, manifest),
         *_in_no_group(needs, traced.reads, manifest),
-        *_trained(traced, manifest, tuple(optimizers)),
+        *_trained(traced, manifest, (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers)),
         *_not_read(needs, traced.reads),
     )
     failed = any(finding.severity is Severity.ERROR for finding in findings)
@@ -87,7 +98,7 @@ def acting_findings(traced: Trace, manifest: SyncManifest) -> tuple[Finding, ...
         *_hidden(traced.hidden),
         *_written(traced.writes, traced.reads, manifest),
         *_waived(traced.reads, manifest),
-        *_not_repeated(traced),
+        *_not_seen(traced),
     )
 
 
@@ -218,12 +229,21 @@ def _waived(reads: Collection[str], manifest: SyncManifest) -> list[Finding]:
     ]
 
 
-def _not_repeated(traced: Trace) -> list[Finding]:
-    if traced.repeats:
-        return []
-    message = (
-        "on the same probes, with everything put back, act() gives other actions: "
-        "what it reads outside torch (numpy, other threads) cannot be told"
-    )
-    hint = "give act() without what differs from call to call: time, counters in other objects, its own random numbers"
-    return [Finding("WK312", Severity.WARNING, "act()", message, hint)]
+def _not_seen(traced: Trace) -> list[Finding]:
+    """What the trace says of itself: that it may have missed something."""
+    found = []
+    if traced.stale:
+        message = "it handed out an action that it had made before it was watched, out of a queue: its net did not run"
+        found.append(Finding("WK318", Severity.ERROR, "act()", message, "hand the policy over as after a reset"))
+    if traced.packed:
+        message = "it reads weights that are packed into objects and are no tensors, so nobody can send them"
+        hint = "this is a quantised module: synchronise the policy before it is quantised"
+        found.append(Finding("WK311", Severity.ERROR, "act()", message, hint))
+    if not traced.repeats:
+        message = (
+            "on the same probes, with everything put back, act() gives other actions: "
+            "what it reads outside torch (numpy, other threads) cannot be told"
+        )
+        hint = "give act() without what differs from call to call: time, state in objects that nobody can put back"
+        found.append(Finding("WK312", Severity.WARNING, "act()", message, hint))
+    return found

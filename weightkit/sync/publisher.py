@@ -7,14 +7,13 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from weightkit.arena import Arena
 from weightkit.core.group import Transfer
@@ -26,7 +25,7 @@ from weightkit.errors import PublishRefused
 from weightkit.sync.golden import GoldenProbe
 from weightkit.sync.handshake import answer, pin_digests
 from weightkit.sync.inventory import inventory
-from weightkit.sync.proof import judge, raise_for
+from weightkit.sync.proof import Optimizers, judge, raise_for
 from weightkit.sync.read_set import Act, Probes, trace
 from weightkit.torch_state import spec_of
 from weightkit.transports import serve
@@ -264,7 +263,7 @@ class Publisher:
         run_id: str | None = None,
         insecure: bool = False,
         heartbeat_s: float = 1.0,
-        optimizers: Iterable[Optimizer] = (),
+        optimizers: Optimizers = (),
         golden: bool = True,
     ) -> None:
         traced = trace(policy, act, probes)

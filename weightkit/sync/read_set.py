@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from weightkit.errors import SyncError, UsageError
 from weightkit.sync.inventory import Item, inventory, overlapping
-from weightkit.sync.memory import has_bytes, once, poison
+from weightkit.sync.memory import Spans, has_bytes, once, poison
 from weightkit.sync.objects import Held, held_in
 from weightkit.sync.preserved import Preserved, Randomness, copied_observation, frozen_outputs
 from weightkit.sync.watching import Watch
@@ -42,7 +43,8 @@ class Trace:
     """Names of the tensors that ``act()`` read and wrote, aliases closed over, and the inventory it ran on.
 
     ``repeats``: with everything put back, the same probes gave the same actions; where not, reads that pass no
-    dispatcher cannot be excluded. ``hidden``: what it read besides.
+    dispatcher cannot be excluded. ``hidden``: what it read besides. ``stale``: it gave an action that it had not made,
+    out of a queue. ``packed``: it read weights that are no tensors, as quantised modules hold them.
     """
 
     reads: frozenset[str]
@@ -50,6 +52,8 @@ class Trace:
     items: tuple[Item, ...]
     hidden: tuple[Hidden, ...] = ()
     repeats: bool = True
+    stale: bool = False
+    packed: bool = False
 
     @property
     def own_state(self) -> tuple[Item, ...]:
@@ -72,28 +76,88 @@ def trace(policy: nn.Module, act: Act, probes: Probes) -> Trace:
 
     Raises UsageError where there are no probes, SyncError where ``act()`` computes with tensors without values.
     """
-    if not probes:
-        raise UsageError("the read set needs at least one probe observation", hint="pass a list of observations")
+    probes = checked(policy, act, probes)
+    compiler = "torch._dynamo" in sys.modules
+    try:
+        return _traced(policy, act, probes)
+    except Exception:
+        if compiler or "torch._dynamo" not in sys.modules:
+            raise
+    return _traced(policy, act, probes)  # acting has loaded torch's compiler (torch.cond does): now it is known
+
+
+def _traced(policy: nn.Module, act: Act, probes: Sequence[Any]) -> Trace:
     items = inventory(policy)
     watch = Watch(items)
     with eager(), _one_thread(), Randomness(i.tensor.device for i in items) as randomness:
-        before = Preserved(policy, items)
+        before = Preserved(policy, items, act)
         try:
             randomness.start()
-            first = _watched(watch, policy, act, probes)
+            watch.around = {_storage(held.tensor) for held in _queued(policy, act, items)} - {0}
+            first = _watched(watch, policy, act, probes, before.restore_objects)
             left = {n: now for n, now in before.replaced().items() if isinstance(now, Tensor)}
-            again = _watched(watch, policy, act, probes)  # now with what the first round has left behind
+            stale = watch.gave_old
+            again = _watched(watch, policy, act, probes, lambda: None)  # with what the first round has left behind
             _check_values(watch, items)
-            hidden = tuple(_hidden(first, again, policy, act))
             kept_on = {name for name, now in left.items() if _storage(now) in again}
-            hidden = tuple(found for found in hidden if found.where.removeprefix("policy.") not in kept_on)
+            hidden = [h for h in _hidden(first, again, policy, act) if h.where.removeprefix("policy.") not in kept_on]
             reads, writes = watch.reads, watch.writes | before.changed() | kept_on
             trial = _Trial(policy, act, probes, before, randomness)
             unread = [cluster for cluster in overlapping(items) if not any(item.name in reads for item in cluster)]
-            reads |= trial.read_by_value(unread)
+            reads |= {unread[n][k].name for n, k in _members(unread, trial.matter([_tensors(c) for c in unread]))}
+            outside = _outside(policy, act, probes, items, before)
+            hidden += [_as_hidden(outside[n]) for n in trial.matter([[held.tensor] for held in outside])]
         finally:
             before.restore()
-    return Trace(_closed(reads, items), _closed(writes, items), items, hidden, trial.repeats)
+    reads_closed, writes_closed = _closed(reads, items), _closed(writes, items)
+    return Trace(reads_closed, writes_closed, items, tuple(hidden), trial.repeats, stale, watch.saw_packed)
+
+
+def _queued(policy: nn.Module, act: Act, items: Iterable[Item]) -> Iterator[Held]:
+    """Tensors that plain objects hold: those of the policy are known by name."""
+    known = Spans((item.name, item.tensor) for item in items)
+    for held in (*held_in(policy), *held_in(act)):
+        if not known.sharing(held.tensor):
+            yield held
+
+
+def checked(policy: object, act: object, probes: object) -> list[Any]:
+    """The probes as a list. Raises UsageError for what cannot be traced."""
+    if not isinstance(policy, nn.Module):
+        raise UsageError(f"a policy is an nn.Module, found {type(policy).__name__}")
+    if not callable(act):
+        raise UsageError(f"act is a function of the policy and an observation, found {type(act).__name__}")
+    if isinstance(probes, (Tensor, np.ndarray, str, bytes, Mapping)) or not isinstance(probes, Iterable):
+        raise UsageError(
+            f"probes are a list of observations, found {type(probes).__name__}", hint="probes=[observation]"
+        )
+    found = list(probes)
+    if not found:
+        raise UsageError("the read set needs at least one probe observation", hint="pass a list of observations")
+    return found
+
+
+def _tensors(cluster: Sequence[Item]) -> list[Tensor]:
+    return [item.tensor for item in cluster]
+
+
+def _members(clusters: Sequence[Sequence[Item]], chosen: Iterable[int]) -> Iterator[tuple[int, int]]:
+    return ((number, place) for number in chosen for place in range(len(clusters[number])))
+
+
+def _outside(
+    policy: nn.Module, act: Act, probes: Sequence[Any], items: Iterable[Item], before: Preserved
+) -> list[Held]:
+    """Arrays that plain objects of the policy or ``act`` hold: not the policy's tensors, nor the observations."""
+    known = Spans((*((i.name, i.tensor) for i in items), *(("", held.tensor) for held in held_in(list(probes)))))
+    kept = {array.ctypes.data for array in before.contents.arrays}
+    found = [held for root, path in ((policy, "policy"), (act, "act()")) for held in held_in(root, path)]
+    chosen = {h.tensor.data_ptr(): h for h in found if h.tensor.device.type == "cpu" and h.tensor.data_ptr() in kept}
+    return [held for held in chosen.values() if not known.sharing(held.tensor)]
+
+
+def _as_hidden(held: Held) -> Hidden:
+    return Hidden(held.path, str(spec_of(held.tensor)), trainable=False, carried=False)
 
 
 def _storage(tensor: Tensor) -> int:
@@ -109,13 +173,17 @@ def _check_values(watch: Watch, items: Iterable[Item]) -> None:
         )
 
 
-def _watched(watch: Watch, policy: nn.Module, act: Act, probes: Probes) -> dict[int, Tensor]:
+def _watched(
+    watch: Watch, policy: nn.Module, act: Act, probes: Probes, between: Callable[[], None]
+) -> dict[int, Tensor]:
     """Act once on every probe; the tensors, by storage, that were read and belong to nobody."""
     watch.hidden = {}
     for probe in probes:
+        between()
         observation = copied_observation(probe)
         with watch.acting_on(held.tensor for held in held_in(observation)):
-            act(policy, observation)
+            action = act(policy, observation)
+        watch.handed_out(action)
     return watch.hidden
 
 
@@ -146,15 +214,33 @@ class _Trial:
         self._expected = self._outputs()
         self.repeats = self._outputs() == self._expected
 
-    def read_by_value(self, unread: Sequence[Sequence[Item]]) -> set[str]:
-        """Names in the clusters ``unread`` whose values the actions depend on; none where actions do not repeat."""
-        if not self.repeats or not unread or self._all_same_without(unread):
-            return set()
-        return {item.name for cluster in unread if not self._all_same_without([cluster]) for item in cluster}
+    def matter(self, groups: Sequence[Sequence[Tensor]]) -> list[int]:
+        """Indices of the groups of tensors whose values the actions depend on; none where actions do not repeat."""
+        return self._find(groups, list(range(len(groups)))) if self.repeats else []
 
-    def _all_same_without(self, clusters: Sequence[Sequence[Item]]) -> bool:
+    def _find(self, groups: Sequence[Sequence[Tensor]], among: list[int]) -> list[int]:
+        """Halves are looked into while they matter: few of many are found with few acts."""
+        if not among or self._all_same_without(groups, among):
+            return []
+        if len(among) == 1:
+            return among
+        half = len(among) // 2
+        found = self._find(groups, among[:half]) + self._find(groups, among[half:])
+        return found or self._together(groups, among)
+
+    def _together(self, groups: Sequence[Sequence[Tensor]], among: list[int]) -> list[int]:
+        """Of what matters only together, each that makes a difference beside the others: what a vote is taken of."""
+        needed = list(among)
+        for index in among:
+            fewer = [other for other in needed if other != index]
+            if fewer and not self._all_same_without(groups, fewer):
+                needed = fewer
+        rest = [index for index in among if index not in needed]
+        return needed + [index for index in rest if not self._all_same_without(groups, [index, needed[0]])]
+
+    def _all_same_without(self, groups: Sequence[Sequence[Tensor]], chosen: Iterable[int]) -> bool:
         """Whether the actions are the same whatever stands there: one kind of value alone can hide in an argmax."""
-        spoiled = [item.tensor for cluster in clusters for item in cluster]
+        spoiled = [tensor for index in chosen for tensor in groups[index]]
         return all(self._same(spoiled, spoil) for spoil in _SPOILS)
 
     def _same(self, spoiled: Iterable[Tensor], spoil: Callable[[Tensor], None]) -> bool:
@@ -170,8 +256,11 @@ class _Trial:
         if not restored:
             self._before.restore()
         self._randomness.start()
-        observations = [copied_observation(probe) for probe in self._probes]
-        return [frozen_outputs(self._act(self._policy, observation)) for observation in observations]
+        found: list[object] = []
+        for probe in self._probes:
+            self._before.restore_objects()
+            found.append(frozen_outputs(self._act(self._policy, copied_observation(probe))))
+        return found
 
 
 def _noise(seed: int) -> Callable[[Tensor], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from weightkit.errors import UnsyncedRead
-from weightkit.sync.inventory import attributes, inventory, modules
+from weightkit.sync.inventory import DEEPEST, attributes, inventory, modules
 from weightkit.sync.memory import poison
 from weightkit.sync.watching import METADATA_ONLY
 from weightkit.torch_state import canonical_name
@@ -28,17 +29,18 @@ class UnsyncedTensor(Tensor):
     """
 
     path: str
+    viewed: Callable[[Any, Any, Any], Any]
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, like: Tensor, name: str) -> UnsyncedTensor:
+    def __new__(cls, like: Tensor, name: str, device: torch.device | None = None) -> UnsyncedTensor:
         made: UnsyncedTensor = torch.Tensor._make_wrapper_subclass(
-            cls, like.shape, strides=like.stride(), dtype=like.dtype, device=like.device
+            cls, like.shape, strides=like.stride(), dtype=like.dtype, device=device or like.device
         )
         made.path = name
         return made
 
-    def __init__(self, like: Tensor, name: str) -> None:
+    def __init__(self, like: Tensor, name: str, device: torch.device | None = None) -> None:
         super().__init__()
 
     @classmethod
@@ -50,6 +52,8 @@ class UnsyncedTensor(Tensor):
             return UnsyncedTensor(args[0], args[0].path)
         if func._schema.name in METADATA_ONLY:
             return func(*(_empty_like(argument) for argument in args), **kwargs)
+        if _is_view(func._schema):
+            return cls.viewed(func, args, kwargs)
         result = func.decompose(*args, **kwargs)  # x.to(first_parameter) asks for its device alone
         if result is not NotImplemented:
             return result
@@ -59,6 +63,7 @@ class UnsyncedTensor(Tensor):
         raise unsynced(self.path)
 
     numpy = tolist = __array__ = __dlpack__ = __reduce_ex__ = _refuse
+    data_ptr = storage = untyped_storage = share_memory_ = _refuse
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnsyncedTensor:
         copied = UnsyncedTensor(self, self.path)
@@ -82,6 +87,10 @@ class UnsyncedArray(np.lib.mixins.NDArrayOperatorsMixin):
         raise unsynced(self.name)
 
     __array__ = __array_ufunc__ = __array_function__ = __getitem__ = __iter__ = _refuse
+    __bool__ = __int__ = __float__ = __index__ = __complex__ = __contains__ = _refuse
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):  # Python asks every object for these
@@ -92,7 +101,7 @@ class UnsyncedArray(np.lib.mixins.NDArrayOperatorsMixin):
 def unsynced(name: str) -> UnsyncedRead:
     """The error for a read of ``name``."""
     return UnsyncedRead(
-        f"{name}: act() reads it, but nobody sends it: no probe had shown that it is read",
+        f"{name}: it has no numbers here: nobody sends it, and no probe had shown that act() reads it",
         name=name,
         hint="add an observation that takes this branch to the probes of learner and actor, and send the tensor",
     )
@@ -104,6 +113,8 @@ def arm(policy: nn.Module, names: Collection[str]) -> tuple[str, ...]:
     Wherever a module holds the tensor it is replaced, under all of its names; what code outside the policy has taken
     hold of before stays as it is: overwrite it first.
     """
+    if "torch._dynamo" in sys.modules:  # a compiler that is at work must leave it alone
+        UnsyncedTensor.viewed = staticmethod(torch.compiler.disable(_viewed))  # type: ignore[no-untyped-call]
     items = [item for item in inventory(policy) if item.name in names and item.tensor.numel()]
     stand_ins: dict[int, Any] = {}
     for item in items:
@@ -137,6 +148,29 @@ def disarm(policy: nn.Module) -> None:
             put(real.numpy())
 
 
+def _is_view(schema: Any) -> bool:
+    aliased = [argument.alias_info for argument in schema.arguments if argument.alias_info is not None]
+    return bool(aliased) and not any(info.is_write for info in aliased)
+
+
+def _viewed(func: Any, args: Any, kwargs: Any) -> Any:
+    """What a view looks like, without numbers too: a view alone reads nothing."""
+    first = next(each for each in tree_leaves((args, kwargs)) if isinstance(each, UnsyncedTensor))
+
+    def shape_only(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+    def put_back(value: Any) -> Any:
+        return UnsyncedTensor(value, first.path, first.device) if isinstance(value, Tensor) else value
+
+    return tree_map(put_back, func(*tree_map(shape_only, args), **tree_map(shape_only, kwargs)))
+
+
+UnsyncedTensor.viewed = staticmethod(_viewed)
+
+
 def _empty_like(value: Any) -> Any:
     return (
         torch.empty(value.shape, dtype=value.dtype, device=value.device) if isinstance(value, UnsyncedTensor) else value
@@ -163,8 +197,8 @@ def _own_slots(module: nn.Module) -> Iterator[Slot]:
         yield from _nested(name, value, partial(vars(module).__setitem__, name))
 
 
-def _nested(name: str, value: object, put: Callable[[Any], object]) -> Iterator[Slot]:
+def _nested(name: str, value: object, put: Callable[[Any], object], depth: int = 0) -> Iterator[Slot]:
     yield name, value, put
-    if isinstance(value, (dict, list)):
+    if isinstance(value, (dict, list)) and depth <= DEEPEST:
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _nested(f"{name}.{key}", inner, partial(value.__setitem__, key))
+            yield from _nested(f"{name}.{key}", inner, partial(value.__setitem__, key), depth + 1)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from weightkit.sync.inventory import Item
 from weightkit.sync.memory import Spans, has_bytes
+from weightkit.sync.objects import held_in
 from weightkit.torch_state import storage_identity
 
 METADATA_ONLY = frozenset(
@@ -56,8 +61,10 @@ class Watch:
         self.writes: set[str] = set()
         self.hidden: dict[int, Tensor] = {}
         self.is_looking = False
-        self.saw_no_values = False
+        self.saw_no_values = self.saw_packed = False
         self._items = tuple(items)
+        self.around: set[int] = set()
+        self.gave_old = False
         self._fresh: set[str] = set()
         self._known: set[int] = set()
         self._shared: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -96,6 +103,12 @@ class Watch:
             same = {i.name for i in self._items if i.name in names and storage_identity(i.tensor) == identity}
             self._fresh |= same - self.reads
 
+    def handed_out(self, output: object) -> None:
+        """What an act gives: what stood in ``around`` before it, it has not made."""
+        for held in held_in(output):
+            storage = _storage(held.tensor)
+            self.gave_old |= storage in self.around and storage not in self._known
+
     def made(self, tensor: Tensor) -> None:
         """The act has made ``tensor`` itself."""
         self._known.add(_storage(tensor))
@@ -116,7 +129,8 @@ class _Act:
     """Both modes, on and off together."""
 
     def __init__(self, watch: Watch) -> None:
-        self._modes: tuple[Any, ...] = (_Operations(watch), _Exported(watch))
+        operations = _beside_dynamo() if "torch._dynamo" in sys.modules else _Operations
+        self._modes: tuple[Any, ...] = (operations(watch), _Exported(watch))
 
     def __enter__(self) -> None:
         for mode in self._modes:
@@ -128,6 +142,8 @@ class _Act:
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    supports_higher_order_operators = True  # torch.cond and its like come here too
+
     def __init__(self, watch: Watch) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._watch = watch
@@ -142,11 +158,19 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
     ) -> Any:
         kwargs = kwargs or {}
         with self._watch.looking():
-            viewed = self._before(func._schema, args, kwargs)
+            schema = getattr(func, "_schema", None)
+            viewed = self._all_read(args, kwargs) if schema is None else self._before(schema, args, kwargs)
         result = func(*args, **kwargs)
         with self._watch.looking():
             self._after(viewed, list(_tensors(result)))
         return result
+
+    def _all_read(self, args: Any, kwargs: Any) -> list[Tensor]:
+        """An operation over operations (torch.cond) has no schema: what it is handed counts as read."""
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self._watch.read(leaf)
+        return []
 
     def _before(self, schema: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """Note what the operation reads and writes; the tensors of which it may only make a view."""
@@ -159,6 +183,8 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         viewed: list[Tensor] = []
         for index, argument in enumerate(schema.arguments):
             value = args[index] if index < len(args) else kwargs.get(argument.name)
+            if isinstance(value, torch.ScriptObject):
+                watch.saw_packed = True
             info = argument.alias_info
             if info is not None and not info.is_write:
                 viewed += _tensors(value)
@@ -179,6 +205,13 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         for output in outputs:
             if _storage(output) not in behind:
                 self._watch.made(output)
+
+
+@lru_cache
+def _beside_dynamo() -> type[_Operations]:
+    """The same where torch's compiler is loaded: it must not compile what watches it."""
+    watching = torch.compiler.disable(_Operations.__torch_dispatch__)  # type: ignore[no-untyped-call, unused-ignore]
+    return type("_OperationsBesideDynamo", (_Operations,), {"__torch_dispatch__": watching})
 
 
 class _Exported(TorchFunctionMode):

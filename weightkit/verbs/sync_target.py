@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_OWN_STATE = "act() reads and writes it: taken for each actor's own state; delete this waiver if it is not (BatchNorm)"
+
+
 @dataclass(frozen=True, slots=True)
 class SyncTarget:
     """A policy, how it acts, observations to trace it on, and the architecture's own groups (none for user code)."""
@@ -43,35 +46,40 @@ class SyncTarget:
                 yield
         except WeightkitError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = f"the observations of {probes}" if probes is not None else "the probes"
             raise ConfigError(
                 f"{self.name}: act() fails on {what}: {type(error).__name__}: {_words(error)}",
                 hint="probes are observations as the policy takes them: one array per key, axis 0 = batch",
             ) from error
 
-    def default_manifest(self) -> SyncManifest:
-        """The architecture's groups; for a user's policy the top-level modules, sent where ``act()`` reads them."""
+    def default_manifest(self, *, waive: bool = False) -> SyncManifest:
+        """The architecture's groups; for a user's policy the top-level modules, sent where ``act()`` reads them.
+
+        ``waive``: what ``act()`` reads and writes is held and waived, for its author to look at.
+        """
         from weightkit.sync.grouping import make_manifest
-        from weightkit.sync.read_set import read_set
+        from weightkit.sync.read_set import trace
 
         if self.groups:
             names = [f"{name}." for name in self.policy.state_dict()]
             present = [g for g in self.groups if any(name.startswith(f"{g.name}.") for name in names)]
             spec = {g.name: (g.transfer.value, g.why) for g in present}
             return make_manifest(self.policy, spec, architecture=self.name)
-        from weightkit.sync.inventory import inventory
-
         with self.acting_on(None):
-            reads = read_set(self.policy, self.act, self.probes)
+            traced = trace(self.policy, self.act, self.probes)
+        reads, own = traced.reads, traced.reads & traced.writes if waive else frozenset[str]()
         keys: dict[str, tuple[str, str]] = {}
-        for item in inventory(self.policy):
+        for item in traced.items:
+            if item.name in own:
+                keys[item.name] = ("hold", _OWN_STATE)
+                continue
             key = item.name.split(".", 1)[0]
             if item.name in reads and item.alias_of is None:  # another name of a tensor goes where the first one goes
                 keys[key] = ("send", "read by act() on the probes")
             else:
                 keys.setdefault(key, ("hold", "not read by act() on the probes"))
-        return make_manifest(self.policy, keys, architecture=self.name)
+        return make_manifest(self.policy, keys, architecture=self.name, waivers=dict.fromkeys(sorted(own), _OWN_STATE))
 
 
 def sync_target(
@@ -118,33 +126,43 @@ def read_probes(path: str | Path) -> list[Mapping[str, Any]]:
 
 
 def _from_factory(text: str, probes: str | Path | None) -> SyncTarget:
+    from weightkit.sync.read_set import checked
+
     module_name, sign, attribute = text.partition(":")
     if not sign:
         raise UsageError(f"--policy {text!r}: expected pkg.mod:factory")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    try:
-        with redirect_stdout(sys.stderr):
-            factory = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"--policy {text!r}: {error}", hint="it is imported from the current folder or sys.path"
-        ) from None
-    try:
-        with redirect_stdout(sys.stderr):
-            built = factory()
-    except Exception as error:
-        raise UsageError(f"--policy {text!r}: factory() raised {type(error).__name__}: {_words(error)}") from error
+    with _running_user_code(text, "importing it"):
+        factory = getattr(import_module(module_name), attribute)
+    with _running_user_code(text, "factory()"):
+        built = factory()
     if not isinstance(built, tuple) or len(built) != 3:
         raise UsageError(
             f"--policy {text!r}: factory() must return (policy, act, probes), found {type(built).__name__}"
         )
     policy, act, own = built
-    found = read_probes(probes) if probes is not None else list(own)
+    with _running_user_code(text, "reading its probes"):
+        found = read_probes(probes) if probes is not None else checked(policy, act, own)
     return SyncTarget(text, policy, act, found, ())
 
 
-def _words(error: Exception) -> str:
+@contextmanager
+def _running_user_code(text: str, what: str) -> Iterator[None]:
+    """Whatever the user's code raises, an exit included, is an error about it; what it prints is no report."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except WeightkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        hint = "it is imported from the current folder or sys.path" if isinstance(error, ImportError) else ""
+        raise UsageError(
+            f"--policy {text!r}: {what} raised {type(error).__name__}: {_words(error)}", hint=hint
+        ) from error
+
+
+def _words(error: BaseException) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 

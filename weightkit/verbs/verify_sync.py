@@ -33,8 +33,8 @@ def verify_sync(
     target = sync_target(arch=arch, policy=policy, config_path=config_path, settings=settings or {}, probes=probes)
     findings: tuple[Finding, ...] = ()
     if payload is not None:
-        push = read_push(payload, target.default_manifest())
-        offered, against, findings = push.manifest, f"payload {payload}", push.findings()
+        push = read_push(payload, target.default_manifest(), target.policy.state_dict())
+        offered, against, findings = push.manifest, f"payload {payload}", push.findings
     elif manifest is not None:
         offered, against = read_manifest(manifest), f"manifest {manifest}"
     else:
@@ -44,8 +44,15 @@ def verify_sync(
         findings = (Finding("WK307", Severity.INFO, target.name, message, hint),)
     with target.acting_on(probes):
         report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
-    seen = report.findings if payload is None else tuple(map(_about_a_push, report.findings))
-    exit_code = int(any(finding.severity is Severity.ERROR for finding in seen))
+    fleeting = {entry.name for entry in offered.entries if entry.kind not in ("parameter", "buffer")}
+    seen = report.findings
+    if payload is not None:
+        seen = tuple(_about_a_push(finding, fleeting) for finding in seen)
+    if not report.facts["reads"]:
+        message = "it reads none of the policy's tensors, so there is nothing to prove"
+        hint = "is this how the actor acts, with this policy?"
+        findings = (*findings, Finding("WK318", Severity.ERROR, "act()", message, hint))
+    exit_code = int(any(finding.severity is Severity.ERROR for finding in (*seen, *findings)))
     facts = {
         **report.facts,
         "against": against,
@@ -56,13 +63,27 @@ def verify_sync(
     return Report("verify-sync", (*seen, *findings, *target.findings), facts, exit_code)
 
 
-def _about_a_push(finding: Finding) -> Finding:
-    """The finding in the words of who saved a push: there is no manifest that could be changed."""
+def _about_a_push(finding: Finding, fleeting: set[str]) -> Finding:
+    """The finding in the words of who saved a push: there is no manifest that could be changed.
+
+    ``fleeting``: names that no state_dict has.
+    """
     if finding.code == "WK304":
         message = "in the push, but the policy has no such tensor: nothing of it would take effect"
         return finding.replace(severity=Severity.WARNING, message=message, hint="")
+    if finding.code == "WK303":
+        return finding.replace(
+            message=finding.message.replace("the learner offers", "the push holds").replace("actor has", "policy has"),
+            hint="build both sides from one configuration, and push what the policy computes with",
+        )
     if finding.code != "WK301":
         return finding
+    if finding.subject in fleeting:
+        return finding.replace(
+            severity=Severity.WARNING,
+            message="read by act(), but no state_dict has it: a buffer that is not persistent, or a plain attribute",
+            hint="it is right where both sides make it the same; if it ever changes, register it as a buffer",
+        )
     return finding.replace(
         message="read by act(), but not in the push: the actor would keep its own initial values",
         hint="push it too: every tensor that act() reads must be in the dict of state_dicts",

@@ -52,7 +52,7 @@ def turned_state(policy: Any, seen: Any) -> Any:
 
 
 def other_units(policy: Any, seen: Any) -> Any:
-    return act(policy, seen) * 1.01
+    return act(policy, seen) * 1.05
 
 
 def one_action_too_few(policy: Any, seen: Any) -> Any:

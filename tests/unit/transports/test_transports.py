@@ -18,6 +18,7 @@ from weightkit.core.tensor import StateSpec, spec
 from weightkit.core.version import WeightVersion
 from weightkit.errors import AddressInUse, Disconnected, TransportError, TransportTimeout, UsageError
 from weightkit.sync.handshake import accept, answer
+from weightkit.sync.read_set import Trace
 from weightkit.transports import _messages as wire
 from weightkit.transports import connect, serve
 from weightkit.transports.base import (
@@ -318,7 +319,7 @@ def test_version_skew_names_both_protocols_on_either_side() -> None:
     assert "protocol 1" in reply.message
     assert "protocol 7" in reply.message
     with pytest.raises(TransportError, match=r"protocol 7 .* protocol 1"):
-        accept(Welcome(7, "run", MANIFEST), reads=(), state=STATE, address="it")
+        accept(Welcome(7, "run", MANIFEST), traced=Trace(frozenset(), frozenset(), ()), address="it")
 
 
 def test_pauses_grow_with_jitter_between_their_bounds_and_start_again() -> None:

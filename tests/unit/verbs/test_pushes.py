@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from weightkit.core.report import Report
+from weightkit.core.report import Report, Severity
+from weightkit.errors import FormatError
 from weightkit.verbs.verify_sync import verify_sync
 
 MODULE = "policy_of_the_push_tests"
@@ -44,6 +45,19 @@ class Twins(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.actor, self.policy = nn.Linear(3, 2), nn.Linear(3, 2)
+
+
+class Positions(nn.Module):
+    """As vision transformers have them: indices that are in no state_dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2, 3)
+        self.register_buffer("ids", torch.arange(2), persistent=False)
+
+
+def positions() -> Any:
+    return Positions().eval(), lambda p, x: x + p.table(p.ids), [X]
 
 
 def shared() -> Any:
@@ -82,7 +96,8 @@ COMPLETE: dict[str, Any] = {
     "each module by its name": {
         name: module.state_dict() for name, module in POLICY.named_children()
     } | {"log_alpha": POLICY.log_alpha.detach()},
-    "a key of nobody's that fits one module": {"pi": ACTOR},
+    "a dict around a dict": {"model": {"policy": ACTOR}},
+    "data parallel": {"policy": {f"module.{name}": tensor for name, tensor in ACTOR.items()}},
     "compiled": {"policy": {f"_orig_mod.{name}": tensor for name, tensor in ACTOR.items()}},
     "the encoder under the critic's name alone": {
         "policy": without(ACTOR, "encoder"), "critic": POLICY.critic.state_dict()
@@ -97,6 +112,34 @@ def test_a_push_that_holds_all_that_acting_reads_passes(kind: str, judged: Calla
     report = judged(COMPLETE[kind])
     assert report.errors() == ()
     assert report.exit_code == 0
+
+
+@pytest.mark.parametrize("key", ["pi", "target_actor", "ema"])
+def test_a_key_that_says_nothing_of_the_actor_is_not_taken_for_it(key: str, judged: Callable[..., Report]) -> None:
+    report = judged({key: ACTOR})
+    assert report.exit_code == 1
+    (note,) = (f for f in report.findings if f.code == "WK317")
+    assert (note.severity, note.subject) == (Severity.WARNING, key)
+    assert "'actor'" in note.message
+
+
+@pytest.mark.parametrize("segment", ["_orig_mod", "module"])
+def test_names_that_load_state_dict_would_not_take_are_a_warning(segment: str, judged: Callable[..., Report]) -> None:
+    report = judged({"actor": {f"{segment}.{name}": tensor for name, tensor in ACTOR.items()}})
+    assert report.ok
+    assert [f.severity for f in report.findings if f.code == "WK317"] == [Severity.WARNING]
+
+
+def test_a_push_without_a_tensor_is_refused(judged: Callable[..., Report]) -> None:
+    with pytest.raises(FormatError, match="no tensor"):
+        judged({"actor": {name: tensor.numpy() for name, tensor in ACTOR.items()}})
+
+
+def test_what_no_state_dict_can_hold_is_a_warning(judged: Callable[..., Report]) -> None:
+    report = judged(Positions().state_dict(), "positions")
+    assert report.exit_code == 0
+    found = [(f.code, f.severity, f.subject) for f in report.findings if f.code == "WK301"]
+    assert found == [("WK301", Severity.WARNING, "ids")]
 
 
 @pytest.mark.parametrize("key", ["policy", "actor"])
