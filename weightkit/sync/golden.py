@@ -17,7 +17,7 @@ from weightkit.core.jsonio import parse_json
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.report import Finding, Severity
 from weightkit.errors import ActsDifferently, UnsyncedRead
-from weightkit.sync.preserved import Beginning, Preserved, Randomness, copied_observation
+from weightkit.sync.preserved import Beginning, Preserved, Randomness, copied_observation, nothing_left_behind
 from weightkit.sync.read_set import Act, Trace, eager
 
 MOST_BYTES = 8 << 20
@@ -29,6 +29,7 @@ _COMPARE = (
     "compare what surrounds the net on both sides: pixel scale, HWC or CHW, order of cameras and of state, train or "
     "eval mode, numbers that are no tensors, the version of the code"
 )
+_CHANGES = "act() changes something of its own that is not the policy's, such as a queue in its closure"
 _HINT = (
     "the digests still prove that an actor holds the learner's numbers; what its code does with them is not compared"
 )
@@ -100,7 +101,7 @@ class GoldenProbe:
 
     def __init__(self, policy: nn.Module, act: Act, probe: Any, traced: Trace, manifest: SyncManifest) -> None:
         self._policy, self._act, self._probe = policy, act, probe
-        self._own_state, self._beginning = traced.own_state, Beginning(policy, act)
+        self._own_state, self._beginning = traced.own_state, Beginning(policy)
         waived = [name for name in sorted(traced.reads) if manifest.waiver_of(name) is not None]
         why = f"act() reads what each actor has of its own: {', '.join(waived)}" if waived else self._why_not()
         self.observation = b"" if why else encoded(probe) or b""
@@ -122,11 +123,14 @@ class GoldenProbe:
         devices = [parameter.device for parameter in self._policy.parameters()]
         with (
             Randomness(devices, self._policy, self._act) as randomness,
+            nothing_left_behind(self._act) as changes_its_own,
             self._beginning.once_more(self._policy, self._own_state),
         ):
             before = randomness.states()
             with eager():
                 first = encoded(self._act(self._policy, copied_observation(self._probe)))
+            if changes_its_own():
+                return _CHANGES
             drew = randomness.states() != before
         if first is None:
             return "what act() gives is not plain data"
@@ -145,11 +149,19 @@ class GoldenTrial:
 
     def __init__(self, policy: nn.Module, act: Act, traced: Trace, *, like: Any) -> None:
         self._policy, self._act, self._own_state, self._like = policy, act, traced.own_state, like
-        self._beginning = Beginning(policy, act)
+        self._beginning = Beginning(policy)
+        devices = [parameter.device for parameter in policy.parameters()]
+        with (
+            Randomness(devices),
+            nothing_left_behind(act) as changes_its_own,
+            self._beginning.once_more(policy, self._own_state),
+        ):
+            act(policy, copied_observation(like))
+            self.why_not = _CHANGES if changes_its_own() else ""
 
     def compare(self, probe: bytes, golden: bytes) -> float:
         """How far the action is from the learner's, acting from where the policy stands, attributes and all."""
-        now = Preserved(self._policy, self._own_state, self._act)
+        now = Preserved(self._policy, self._own_state)
         try:
             return difference(self._acted(probe), decoded(golden))
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ class Preserved:
         self._numbers = {item.name: item.tensor.detach().clone() for item in self._items}
         found = {id(module): module for _, module in modules(policy)}.values()
         self._bindings = [_Bindings(module) for module in found if not isinstance(module, torch.jit.ScriptModule)]
-        self.contents = _Contents((*_plain_values(found), act))
+        self.contents = Contents((*_plain_values(found), act))
 
     def restore(self) -> None:
         """Put everything back: numbers, and what attributes are bound to and hold."""
@@ -79,10 +79,25 @@ class _Bindings:
                     place[name] = value
 
 
-class _Contents:
+@contextmanager
+def nothing_left_behind(act: object) -> Iterator[Callable[[], bool]]:
+    """Around an act: what it changes of its own closure or object, which is not the policy's, is put back.
+
+    Gives a function that says whether there was anything.
+    """
+    own = Contents((act,))
+    try:
+        yield own.changed
+    finally:
+        own.restore_objects()
+        own.restore_arrays()
+
+
+class Contents:
     """What is in the containers, objects, arrays and random generators that plain attributes lead to."""
 
     def __init__(self, roots: Iterable[object]) -> None:
+        roots = tuple(roots)
         found = list(mutable_in(roots))
         self._arrays = [(a, a.copy()) for a in found if isinstance(a, np.ndarray) and a.nbytes <= _LARGEST_BYTES]
         rest = [value for value in found if not isinstance(value, np.ndarray)]
@@ -97,6 +112,11 @@ class _Contents:
     def arrays(self) -> list[np.ndarray]:
         """The numeric arrays among them that are small enough to be kept."""
         return [array for array, _ in self._arrays]
+
+    def changed(self) -> bool:
+        """Whether anything of it is not as it was."""
+        places = any(not _is_same(_copied(p), content) for p, content in (*self._containers, *self._objects))
+        return places or any(not np.array_equal(array, content, equal_nan=True) for array, content in self._arrays)
 
     def restore_objects(self) -> None:
         for place, content in (*self._containers, *self._objects):
@@ -117,10 +137,10 @@ class Beginning:
     Histories, queues of actions and counters start from there, on a learner as on an actor.
     """
 
-    def __init__(self, policy: nn.Module, act: object) -> None:
+    def __init__(self, policy: nn.Module) -> None:
         found = {id(module): module for _, module in modules(policy)}.values()
         self._modules = [(m, m.training, _plain(m)) for m in found if not isinstance(m, torch.jit.ScriptModule)]
-        self._act, self._contents = act, _Contents((*_plain_values(found), act))
+        self._contents = Contents(_plain_values(found))
 
     def again(self) -> None:
         """Put it back."""
@@ -134,7 +154,7 @@ class Beginning:
     @contextmanager
     def once_more(self, policy: nn.Module, own_state: Iterable[Item]) -> Iterator[None]:
         """Around an act: as at the beginning, and afterwards as before it."""
-        now = Preserved(policy, own_state, self._act)
+        now = Preserved(policy, own_state)
         try:
             self.again()
             yield
@@ -190,7 +210,7 @@ class Randomness:
 
     def __init__(self, devices: Iterable[torch.device], policy: nn.Module | None = None, act: object = None) -> None:
         roots = () if policy is None else [*_plain_values(module for _, module in modules(policy)), act]
-        self._own = _Contents(roots).generators
+        self._own = Contents(roots).generators
         self._cards = sorted({device.index or 0 for device in devices if device.type == "cuda"})
 
     def __enter__(self) -> Randomness:

@@ -26,7 +26,7 @@ from weightkit.sync.golden import GoldenProbe
 from weightkit.sync.handshake import answer, pin_digests
 from weightkit.sync.inventory import inventory
 from weightkit.sync.proof import Optimizers, judge, raise_for
-from weightkit.sync.read_set import Act, Probes, trace
+from weightkit.sync.read_set import Act, Probes, checked, trace
 from weightkit.torch_state import spec_of
 from weightkit.transports import serve
 from weightkit.transports.base import (
@@ -266,6 +266,7 @@ class Publisher:
         optimizers: Optimizers = (),
         golden: bool = True,
     ) -> None:
+        probes = checked(policy, act, probes)
         traced = trace(policy, act, probes)
         report = judge(traced, manifest, optimizers=optimizers)
         raise_for(report)

@@ -32,7 +32,7 @@ from weightkit.sync.handshake import accept, check_pins, live_digest
 from weightkit.sync.inventory import inventory, state_of
 from weightkit.sync.memory import has_bytes, poison
 from weightkit.sync.publisher import arena_digests
-from weightkit.sync.read_set import Act, Probes, trace
+from weightkit.sync.read_set import Act, Probes, checked, trace
 from weightkit.sync.tripwire import arm, disarm
 from weightkit.transports import connect
 from weightkit.transports.base import (
@@ -183,10 +183,13 @@ class Subscriber:
         self.address = address
         self.actor_id = actor_id
         self._policy = policy
-        self._probes, self._golden = tuple(probes), golden
-        self._traced = traced = trace(policy, act, probes)
+        self._probes = checked(policy, act, probes)
+        self._traced = traced = trace(policy, act, self._probes)
         self.reads, self._state = traced.reads, state_of(traced.items)
         self._trial = GoldenTrial(policy, act, traced, like=self._probes[0])
+        self._golden = golden and not self._trial.why_not
+        if self._trial.why_not:
+            logger.info("the golden probe is left out: %s", self._trial.why_not)
         self._original: dict[str, Tensor] | None = {i.name: i.tensor.detach().clone() for i in traced.items}
         for item in traced.items:
             poison(item.tensor)

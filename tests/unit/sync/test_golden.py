@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -254,3 +255,86 @@ def test_a_begin_carries_what_the_learner_does() -> None:
         assert snapshot is not None
         assert difference(decoded(snapshot.golden), act(learner, PROBES[0])) == 0
         assert SnapshotBegin(snapshot.version, "", 0, {}, "").golden == b""
+
+
+def test_two_versions_of_each_run_are_tried_and_no_more() -> None:
+    """A later version brings other numbers and no other code; a new run may be another program."""
+    learner, actor = nn.Linear(3, 2), nn.Linear(3, 2)
+    probes, counter = [torch.ones(1, 3)], itertools.count()
+
+    def counted(policy: Any, x: Any) -> Any:
+        if policy is actor:
+            next(counter)
+        return policy(x).detach()
+
+    def seen() -> int:
+        return int(repr(counter)[len("count(") : -1])
+
+    manifest = make_manifest(learner, {"weight": "send", "bias": "send"})
+    where = "memory:tried-runs"
+    first = Publisher(learner, manifest, act=counted, probes=probes, bind=where)
+    with Subscriber(actor, where, act=counted, probes=probes, actor_id="a") as sub:
+        first.publish()
+        sub.wait_for_first(20)
+        acts = []
+        for _ in range(4):
+            before = seen()
+            first.publish()
+            poll_until_news(sub, first)
+            acts.append(seen() - before)
+        assert acts == [2, 0, 0, 0]  # from the beginning, and from where it stands
+        first.close()
+        with Publisher(learner, manifest, act=counted, probes=probes, bind=where) as second:
+            before = seen()
+            second.publish()
+            while sub.version is None or sub.version.run_id != second.run_id:
+                sub.poll()
+                second.wait_acked("a", 1, timeout_s=0.01)
+            assert seen() - before == 1
+
+
+def test_what_acting_writes_is_not_taken_away() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(3, 2)
+            self.register_buffer("pad", torch.zeros(1, 3), persistent=False)
+
+        @torch.no_grad()
+        def forward(self, x: Any) -> Any:
+            self.pad.copy_(x)
+            return self.net(self.pad)
+
+    learner, actor = Padded(), Padded()
+    manifest = make_manifest(learner, {"net": "send", "pad": "hold"})
+    with Publisher(learner, manifest, act=lambda p, x: p(x), probes=[torch.ones(1, 3)], bind="memory:") as pub:
+        pub.publish()
+        with Subscriber(actor, pub.address, act=lambda p, x: p(x), probes=[torch.ones(1, 3)], actor_id="a") as sub:
+            sub.wait_for_first(20)
+            assert sub.status()["only_poisoned"] == []
+            assert type(actor.pad) is torch.Tensor
+            assert torch.equal(actor(torch.ones(1, 3)), learner(torch.ones(1, 3)))
+
+
+def test_an_act_that_changes_something_of_its_own_is_never_tried_and_nothing_of_it_is_put_back_later() -> None:
+    """A publish must not put back what other threads do to the learner in the meantime."""
+
+    class Agent:
+        def __init__(self) -> None:
+            self.steps = 0
+            self.received: list[int] = []
+
+        def act(self, policy: Any, x: Any) -> Any:
+            self.steps += 1
+            return policy(x).detach()
+
+    agent, learner = Agent(), nn.Linear(3, 2)
+    manifest = make_manifest(learner, {"weight": "send", "bias": "send"})
+    with Publisher(learner, manifest, act=agent.act, probes=[torch.ones(1, 3)], bind="memory:") as pub:
+        assert [(f.code, "of its own" in f.message) for f in pub.report.findings] == [("WK315", True)]
+        assert agent.steps == 0
+        agent.received.append(7)
+        pub.publish()
+        assert (agent.steps, agent.received) == (0, [7])
+        with Subscriber(nn.Linear(3, 2), pub.address, act=agent.act, probes=[torch.ones(1, 3)], actor_id="a") as sub:
+            sub.wait_for_first(20)

@@ -425,3 +425,70 @@ def test_the_text_is_read_in_80_columns_and_starts_with_the_answer(case: str, co
     assert all(str(tmp_path) in line for line in unbroken)
     groups: Any = report.facts["groups"]
     assert {row["name"] for row in groups} <= {line.split("  ")[0] for line in lines}
+
+
+# ---- code of the user's that is not what it should be
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("import sys\nsys.exit(0)", "SystemExit"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def factory(:", "SyntaxError"),
+        ("def factory():\n    raise SystemExit(0)", "SystemExit"),
+        ("import torch\ndef factory():\n    return torch.nn.Linear(1, 1), lambda p, x: p(x), None", "probes"),
+        ("import torch\ndef factory():\n    return torch.nn.Linear(1, 1), None, [torch.ones(1)]", "act"),
+        ("def factory():\n    return object(), lambda p, x: x, [1]", "nn.Module"),
+        ("import torch\ndef factory():\n    return torch.nn.Linear(1, 1), lambda p, x: p(x), {'x': 1}", "probes"),
+    ],
+)
+def test_user_code_that_ends_or_gives_something_else_is_an_error_and_never_a_pass(
+    body: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"odd_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        verify_sync(policy=f"{name}:factory")
+
+
+def test_an_act_that_reads_nothing_or_ends_the_process_is_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "idle_robot.py").write_text(
+        "import sys\nimport torch\nprint('loading')\n"
+        "def factory():\n    return torch.nn.Linear(2, 2), lambda p, x: x * 2, [torch.ones(1, 2)]\n"
+        "def ending():\n    return torch.nn.Linear(2, 2), lambda p, x: sys.exit(0), [torch.ones(1, 2)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    report = verify_sync(policy="idle_robot:factory")
+    assert (report.exit_code, [f.code for f in report.errors()]) == (1, ["WK318"])
+    assert "loading" not in capsys.readouterr().out  # stdout is the report's
+    with pytest.raises(ConfigError, match="SystemExit"):
+        verify_sync(policy="idle_robot:ending")
+
+
+def test_a_manifest_of_a_recurrent_policy_is_written_with_its_state_waived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recurrent_robot.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.cell = torch.nn.GRUCell(2, 3)\n"
+        "        self.register_buffer('hidden', torch.zeros(1, 3))\n"
+        "    @torch.no_grad()\n"
+        "    def forward(self, x):\n"
+        "        self.hidden.copy_(self.cell(x, self.hidden))\n"
+        "        return self.hidden * 1\n"
+        "def factory():\n    return Net().eval(), lambda p, x: p(x), [torch.ones(1, 2)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    report = write_manifest(tmp_path / "m.json", policy="recurrent_robot:factory")
+    assert [(f.code, f.subject) for f in report.findings] == [("WK310", "hidden")]
+    written = json.loads((tmp_path / "m.json").read_text())
+    assert [waiver["name"] for waiver in written["waivers"]] == ["hidden"]
+    assert verify_sync(policy="recurrent_robot:factory", manifest=tmp_path / "m.json").exit_code == 0
+    assert verify_sync(policy="recurrent_robot:factory").exit_code == 1  # nobody has said that it may be so
