@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,7 @@ from weightkit.errors import ActsDifferently, UnsyncedRead
 from weightkit.sync.preserved import Beginning, Preserved, Randomness, copied_observation, nothing_left_behind
 from weightkit.sync.read_set import Act, Trace, eager
 
+logger = logging.getLogger(__name__)
 MOST_BYTES = 8 << 20
 TOLERANCE = 1e-2
 """Relative to the largest number: half precision on one side alone moves an action by 0.003, other code by more."""
@@ -164,6 +166,9 @@ class GoldenTrial:
         now = Preserved(self._policy, self._own_state)
         try:
             return difference(self._acted(probe), decoded(golden))
+        except Exception as error:
+            logger.info("from where it stands act() fails on the learner's observation: %s", error)
+            return float("inf")
         finally:
             now.restore()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -246,7 +247,12 @@ def copied_observation(observation: Any) -> Any:
     """The observation over memory of its own, so that what acting does to it is not seen by the next act."""
 
     def copied(leaf: Any) -> Any:
-        return leaf.clone() if isinstance(leaf, Tensor) else leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        if isinstance(leaf, (Tensor, np.ndarray)):
+            return leaf.clone() if isinstance(leaf, Tensor) else leaf.copy()
+        try:
+            return copy.deepcopy(leaf)  # a class of its own, with tensors in it
+        except Exception:
+            return leaf
 
     return tree_map(copied, observation)
 

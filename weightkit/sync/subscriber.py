@@ -182,7 +182,7 @@ class Subscriber:
     ) -> None:
         self.address = address
         self.actor_id = actor_id
-        self._policy = policy
+        self._policy, self._act = policy, act
         self._probes = checked(policy, act, probes)
         self._traced = traced = trace(policy, act, self._probes)
         self.reads, self._state = traced.reads, state_of(traced.items)
@@ -321,7 +321,7 @@ class Subscriber:
         """Copy a verified version into the live tensors and hash those; the root digest."""
         manifest = staged.arena.manifest
         if self._armed not in ("", manifest.manifest_id):
-            disarm(self._policy)
+            disarm(self._policy, self._act)
             self._armed = ""
         own = {item.name: item.tensor for item in inventory(self._policy)}
         sent = {g.name for g in manifest.groups if g.transfer is Transfer.SEND}
@@ -403,11 +403,11 @@ class Subscriber:
         covered |= {name for name in self._state if manifest.waiver_of(name) is not None}
         names = set(self._state) - covered - self._traced.reads - self._traced.writes
         try:
-            self._only_poisoned = arm(self._policy, names)
+            self._only_poisoned = arm(self._policy, names, self._act)
             self._trial.try_probes(self._probes)
         except Exception as error:  # it wants to look at what it does not read: at an address, at a type
             logger.warning("what nobody syncs is poisoned only, not taken away: %s", error)
-            disarm(self._policy)
+            disarm(self._policy, self._act)
             self._only_poisoned = tuple(sorted(names))
         self._armed = manifest.manifest_id
 

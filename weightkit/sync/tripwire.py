@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from weightkit.errors import UnsyncedRead
 from weightkit.sync.inventory import DEEPEST, attributes, inventory, modules
 from weightkit.sync.memory import poison
+from weightkit.sync.objects import mutable_in
 from weightkit.sync.watching import METADATA_ONLY
 from weightkit.torch_state import canonical_name
 
@@ -107,11 +108,11 @@ def unsynced(name: str) -> UnsyncedRead:
     )
 
 
-def arm(policy: nn.Module, names: Collection[str]) -> tuple[str, ...]:
+def arm(policy: nn.Module, names: Collection[str], act: object = None) -> tuple[str, ...]:
     """Replace the tensors called ``names`` by ones that raise when they are read; those where that cannot be done.
 
-    Wherever a module holds the tensor it is replaced, under all of its names; what code outside the policy has taken
-    hold of before stays as it is: overwrite it first.
+    Wherever a module holds the tensor it is replaced, under all of its names, and in the lists and dicts that ``act``
+    holds. What other code has taken hold of before stays as it is: overwrite it first.
     """
     if "torch._dynamo" in sys.modules:  # a compiler that is at work must leave it alone
         UnsyncedTensor.viewed = staticmethod(torch.compiler.disable(_viewed))  # type: ignore[no-untyped-call]
@@ -128,11 +129,21 @@ def arm(policy: nn.Module, names: Collection[str]) -> tuple[str, ...]:
             put(stand_ins[id(value)])
         elif name in arrays and isinstance(value, np.ndarray):
             put(UnsyncedArray(value, name))
+    _replace_in(act, stand_ins)
     armed = {name for name, value, _ in _slots(policy) if isinstance(value, (UnsyncedTensor, UnsyncedArray))}
     return tuple(item.name for item in items if item.name not in armed)
 
 
-def disarm(policy: nn.Module) -> None:
+def _replace_in(act: object, others: Mapping[int, Any]) -> None:
+    """Put others in the place of what stands in the lists and dicts that ``act`` holds."""
+    for place in mutable_in((act,)):
+        if isinstance(place, (dict, list)):
+            for key, value in list(place.items() if isinstance(place, dict) else enumerate(place)):
+                if id(value) in others:
+                    place[key] = others[id(value)]
+
+
+def disarm(policy: nn.Module, act: object = None) -> None:
     """Put tensors back where `arm` took them: poisoned ones, for what they held is gone."""
     made: dict[int, Any] = {}
     for _, value, put in list(_slots(policy)):
@@ -146,6 +157,7 @@ def disarm(policy: nn.Module) -> None:
             real = torch.from_numpy(np.zeros(value.shape, value.dtype))
             poison(real)
             put(real.numpy())
+    _replace_in(act, made)
 
 
 def _is_view(schema: Any) -> bool:

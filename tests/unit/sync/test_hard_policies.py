@@ -141,6 +141,17 @@ def test_an_action_that_is_a_buffer_of_the_policy_is_what_it_was_when_it_was_han
             assert torch.equal(actor(X[1]), learner(X[1]))
 
 
+def test_an_observation_of_a_class_of_its_own_is_not_changed_by_acting_on_it() -> None:
+    class Frame:
+        def __init__(self) -> None:
+            self.image = torch.ones(1, 4)
+
+    frame = Frame()
+    traced = trace(nn.Linear(4, 2), lambda p, o: p(o.image.div_(2)), [frame])
+    assert traced.repeats
+    assert torch.equal(frame.image, torch.ones(1, 4))
+
+
 # ---- what a publish must not do
 
 

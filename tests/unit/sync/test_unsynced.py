@@ -216,6 +216,23 @@ def test_an_unsynced_tensor_has_everything_but_numbers() -> None:
     assert type(policy.rescue.weight) is nn.Parameter
 
 
+def test_parameters_that_act_has_taken_hold_of_raise_too() -> None:
+    policy = Robot()
+    taken = dict(policy.named_parameters())
+
+    def act(p: Any, x: Any) -> Any:
+        prefix = "rescue" if strange(x) else "main"
+        return nn.functional.linear(x, taken[f"{prefix}.weight"], taken[f"{prefix}.bias"]).argmax(-1)
+
+    assert arm(policy, {"rescue.weight", "rescue.bias"}, act) == ()
+    act(policy, NORMAL)
+    with pytest.raises(UnsyncedRead, match="rescue"):
+        act(policy, STRANGE)
+    disarm(policy, act)
+    assert taken["rescue.weight"] is policy.rescue.weight
+    act(policy, STRANGE)
+
+
 def test_a_tensor_where_nothing_can_be_replaced_is_told() -> None:
     policy = Robot()
     policy.pair = (torch.ones(2), torch.ones(2))
