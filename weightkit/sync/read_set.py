@@ -104,7 +104,8 @@ def _traced(policy: nn.Module, act: Act, probes: Sequence[Any]) -> Trace:
             reads, writes = watch.reads, watch.writes | before.changed() | kept_on
             trial = _Trial(policy, act, probes, before, randomness)
             unread = [cluster for cluster in overlapping(items) if not any(item.name in reads for item in cluster)]
-            reads |= {unread[n][k].name for n, k in _members(unread, trial.matter([_tensors(c) for c in unread]))}
+            found = trial.matter([[item.tensor for item in cluster] for cluster in unread])
+            reads |= {item.name for number in found for item in unread[number]}
             outside = _outside(policy, act, probes, items, before)
             hidden += [_as_hidden(outside[n]) for n in trial.matter([[held.tensor] for held in outside])]
         finally:
@@ -135,14 +136,6 @@ def checked(policy: object, act: object, probes: object) -> list[Any]:
     if not found:
         raise UsageError("the read set needs at least one probe observation", hint="pass a list of observations")
     return found
-
-
-def _tensors(cluster: Sequence[Item]) -> list[Tensor]:
-    return [item.tensor for item in cluster]
-
-
-def _members(clusters: Sequence[Sequence[Item]], chosen: Iterable[int]) -> Iterator[tuple[int, int]]:
-    return ((number, place) for number in chosen for place in range(len(clusters[number])))
 
 
 def _outside(
