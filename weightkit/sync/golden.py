@@ -165,7 +165,7 @@ class GoldenTrial:
         """How far the action is from the learner's, acting from where the policy stands, attributes and all."""
         now = Preserved(self._policy, self._own_state)
         try:
-            return difference(self._acted(probe), decoded(golden))
+            return difference(self._acted(self._observation(probe)), decoded(golden))
         except Exception as error:
             logger.info("from where it stands act() fails on the learner's observation: %s", error)
             return float("inf")
@@ -176,11 +176,11 @@ class GoldenTrial:
         """Raises ActsDifferently where the action differs, acting in the mode and from the attributes of the beginning;
         ValueError for bytes that no learner sends.
         """
-        expected = decoded(golden)
+        observation, expected = self._observation(probe), decoded(golden)
         with self._beginning.once_more(self._policy, self._own_state):
             try:
-                found = self._acted(probe)
-            except (UnsyncedRead, ValueError):
+                found = self._acted(observation)
+            except UnsyncedRead:
                 raise
             except Exception as error:
                 why = f"act() fails on the learner's own observation: {type(error).__name__}: {error}"
@@ -201,8 +201,10 @@ class GoldenTrial:
             with Randomness(devices), self._beginning.once_more(self._policy, self._own_state):
                 self._act(self._policy, copied_observation(probe))
 
-    def _acted(self, probe: bytes) -> Any:
-        observation = _placed(decoded(probe), self._like)
+    def _observation(self, probe: bytes) -> Any:
+        return _placed(decoded(probe), self._like)
+
+    def _acted(self, observation: Any) -> Any:
         return copied_observation(self._act(self._policy, observation))
 
 

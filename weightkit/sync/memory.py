@@ -29,6 +29,11 @@ def byte_span(tensor: Tensor) -> tuple[int, int]:
     return (start, start + (reach + 1) * tensor.element_size())
 
 
+def storage_of(tensor: Tensor) -> int:
+    """The address of the memory that the tensor is a view of, 0 where it has none."""
+    return tensor.untyped_storage().data_ptr() if has_bytes(tensor) else 0
+
+
 def share_bytes(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors have a byte in common. Columns of one matrix lie between each other and share none."""
     (start, stop), (first, last) = byte_span(one), byte_span(other)

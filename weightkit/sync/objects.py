@@ -29,26 +29,12 @@ class Held:
 
 
 def held_in(root: object, path: str = "") -> Iterator[Held]:
-    """The tensors and numeric arrays in ``root``: in containers, attributes, closures, bound objects, globals used.
-
-    Every object is looked into once, nearest first, so that the path to a tensor is its shortest; of very large graphs
-    only the nearest 20,000 objects.
-    """
-    waiting: deque[tuple[str, object, int]] = deque([(path, root, 0)])
-    seen: set[int] = set()
-    while waiting and len(seen) < _MOST_OBJECTS:
-        where, value, depth = waiting.popleft()
-        if id(value) in seen or value is None or isinstance(value, _OPAQUE):
-            continue
-        seen.add(id(value))
+    """The tensors and numeric arrays in ``root``: in containers, attributes, closures, bound objects, globals used."""
+    for where, value in _reached([(path, root)], everything=True):
         if isinstance(value, Tensor):
             yield Held(where, value)
-        elif isinstance(value, np.ndarray):
-            tensor = _over(value)
-            if tensor is not None:
-                yield Held(where, tensor)
-        elif depth < _DEEPEST:
-            waiting += [(_joined(where, name), inner, depth + 1) for name, inner in _inside(value)]
+        elif isinstance(value, np.ndarray) and (tensor := _over(value)) is not None:
+            yield Held(where, tensor)
 
 
 def mutable_in(roots: Iterable[object]) -> Iterator[Any]:
@@ -56,21 +42,33 @@ def mutable_in(roots: Iterable[object]) -> Iterator[Any]:
 
     Modules and tensors are not among them; neither is what code reaches by global names.
     """
-    waiting: deque[tuple[object, int]] = deque((root, 0) for root in roots)
+    for _, value in _reached([("", root) for root in roots], everything=False):
+        if isinstance(value, np.ndarray):
+            if _over(value) is not None:
+                yield value
+        elif isinstance(value, (list, dict, deque, set)) or _has_own_dict(value):
+            yield value
+
+
+def _reached(roots: Iterable[tuple[str, object]], *, everything: bool) -> Iterator[tuple[str, object]]:
+    """Whatever ``roots`` hold, with its path; modules are looked into, and globals that code uses, for ``everything``.
+
+    Every object is looked into once, nearest first, so that the path to it is its shortest; of very large graphs only
+    the nearest 20,000 objects.
+    """
+    waiting: deque[tuple[str, object, int]] = deque((where, root, 0) for where, root in roots)
     seen: set[int] = set()
     while waiting and len(seen) < _MOST_OBJECTS:
-        value, depth = waiting.popleft()
-        if id(value) in seen or value is None or isinstance(value, (*_OPAQUE, Tensor, nn.Module)) or depth > _DEEPEST:
+        where, value, depth = waiting.popleft()
+        if id(value) in seen or value is None or isinstance(value, _OPAQUE):
             continue
         seen.add(id(value))
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind in "biufc" and value.flags.writeable:
-                yield value
+        if not everything and isinstance(value, (Tensor, nn.Module)):
             continue
-        if isinstance(value, (list, dict, deque, set)) or _has_own_dict(value):
-            yield value
-        inside = _of_function(value, globals_too=False) if isinstance(value, types.FunctionType) else _inside(value)
-        waiting += [(inner, depth + 1) for _, inner in inside]
+        yield where, value
+        if depth < _DEEPEST and not isinstance(value, (Tensor, np.ndarray)):
+            inside = _inside(value, globals_too=everything)
+            waiting += [(_joined(where, name), inner, depth + 1) for name, inner in inside]
 
 
 def _has_own_dict(value: object) -> bool:
@@ -80,7 +78,7 @@ def _has_own_dict(value: object) -> bool:
     )
 
 
-def _inside(value: Any) -> list[tuple[str, object]]:
+def _inside(value: Any, *, globals_too: bool) -> list[tuple[str, object]]:
     if isinstance(value, Mapping):
         return [(str(key), inner) for key, inner in value.items()]
     if isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -91,7 +89,7 @@ def _inside(value: Any) -> list[tuple[str, object]]:
     if isinstance(value, types.MethodType):
         return [("", value.__self__), ("", value.__func__)]
     if isinstance(value, types.FunctionType):
-        return _of_function(value)
+        return _of_function(value, globals_too=globals_too)
     found = list(getattr(value, "__dict__", {}).items())
     for kind in type(value).__mro__:
         names = getattr(kind, "__slots__", ())
@@ -103,7 +101,7 @@ def _inside(value: Any) -> list[tuple[str, object]]:
     return found
 
 
-def _of_function(function: types.FunctionType, *, globals_too: bool = True) -> list[tuple[str, object]]:
+def _of_function(function: types.FunctionType, *, globals_too: bool) -> list[tuple[str, object]]:
     """What a function can reach by itself: its closure, its defaults, and the global names that its code uses."""
     found: list[tuple[str, object]] = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):

@@ -57,13 +57,6 @@ def raise_for(report: Report) -> None:
         raise NeedsNotMet(f"the manifest does not fit the policy:\n{listed}", report=report, hint=errors[0].hint)
 
 
-def coverage_report(
-    policy: nn.Module, act: Act, probes: Probes, manifest: SyncManifest, *, verb: str = "prove-coverage"
-) -> Report:
-    """What ``act()`` reads against what ``manifest`` sends, by group. Does not raise for what it finds."""
-    return judge(trace(policy, act, probes), manifest, verb=verb)
-
-
 def judge(
     traced: Trace,
     manifest: SyncManifest,

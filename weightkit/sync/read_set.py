@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from weightkit.errors import SyncError, UsageError
 from weightkit.sync.inventory import Item, inventory, overlapping
-from weightkit.sync.memory import Spans, has_bytes, once, poison
+from weightkit.sync.memory import Spans, has_bytes, once, poison, storage_of
 from weightkit.sync.objects import Held, held_in
 from weightkit.sync.preserved import Preserved, Randomness, copied_observation, frozen_outputs
 from weightkit.sync.watching import Watch
@@ -93,13 +93,13 @@ def _traced(policy: nn.Module, act: Act, probes: Sequence[Any]) -> Trace:
         before = Preserved(policy, items, act)
         try:
             randomness.start()
-            watch.around = {_storage(held.tensor) for held in _queued(policy, act, items)} - {0}
+            watch.around = {storage_of(held.tensor) for held in _queued(policy, act, items)} - {0}
             first = _watched(watch, policy, act, probes, before.restore_objects)
             left = {n: now for n, now in before.replaced().items() if isinstance(now, Tensor)}
             stale = watch.gave_old
             again = _watched(watch, policy, act, probes, lambda: None)  # with what the first round has left behind
             _check_values(watch, items)
-            kept_on = {name for name, now in left.items() if _storage(now) in again}
+            kept_on = {name for name, now in left.items() if storage_of(now) in again}
             hidden = [h for h in _hidden(first, again, policy, act) if h.where.removeprefix("policy.") not in kept_on]
             reads, writes = watch.reads, watch.writes | before.changed() | kept_on
             trial = _Trial(policy, act, probes, before, randomness)
@@ -153,10 +153,6 @@ def _as_hidden(held: Held) -> Hidden:
     return Hidden(held.path, str(spec_of(held.tensor)), trainable=False, carried=False)
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if has_bytes(tensor) else 0
-
-
 def _check_values(watch: Watch, items: Iterable[Item]) -> None:
     if watch.saw_no_values:
         without = [item.name for item in items if item.tensor.numel() and not has_bytes(item.tensor)]
@@ -185,8 +181,8 @@ def _hidden(first: Mapping[int, Tensor], again: Mapping[int, Tensor], policy: nn
     found: dict[int, Held] = {}
     if again:
         for held in (*held_in(policy, "policy"), *held_in(act, "act()")):
-            if has_bytes(held.tensor):
-                found.setdefault(held.tensor.untyped_storage().data_ptr(), held)
+            if storage := storage_of(held.tensor):
+                found.setdefault(storage, held)
     for storage, tensor in again.items():
         if storage in first or storage in found:
             holder = found.get(storage, Held("", tensor))

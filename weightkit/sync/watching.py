@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from weightkit.sync.inventory import Item
-from weightkit.sync.memory import Spans, has_bytes
+from weightkit.sync.memory import Spans, storage_of
 from weightkit.sync.objects import held_in
 from weightkit.torch_state import storage_identity
 
@@ -73,7 +73,7 @@ class Watch:
     def acting_on(self, observed: Iterable[Tensor]) -> _Act:
         """A context for one act: ``observed`` are the tensors of its observation."""
         self._fresh.clear()
-        self._known = {storage for tensor in observed if (storage := _storage(tensor))}
+        self._known = {storage for tensor in observed if (storage := storage_of(tensor))}
         return _Act(self)
 
     @contextmanager
@@ -90,7 +90,7 @@ class Watch:
         self.saw_no_values |= tensor.is_meta
         names = self._names(tensor)
         self.reads.update(name for name in names if name not in self._fresh)
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         if not names and storage and storage not in self._known:
             self.hidden.setdefault(storage, tensor)  # kept, so that nothing else can come to lie there
 
@@ -106,12 +106,12 @@ class Watch:
     def handed_out(self, output: object) -> None:
         """What an act gives: what stood in ``around`` before it, it has not made."""
         for held in held_in(output):
-            storage = _storage(held.tensor)
+            storage = storage_of(held.tensor)
             self.gave_old |= storage in self.around and storage not in self._known
 
     def made(self, tensor: Tensor) -> None:
         """The act has made ``tensor`` itself."""
-        self._known.add(_storage(tensor))
+        self._known.add(storage_of(tensor))
 
     def _names(self, tensor: Tensor) -> tuple[str, ...]:
         """The watched tensors that share a byte with ``tensor``."""
@@ -119,10 +119,6 @@ class Watch:
         if key not in self._shared:
             self._shared[key] = self._spans.sharing(tensor)
         return self._shared[key]
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if has_bytes(tensor) else 0
 
 
 class _Act:
@@ -198,12 +194,12 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         return viewed
 
     def _after(self, viewed: list[Tensor], outputs: list[Tensor]) -> None:
-        behind, shown = {_storage(tensor) for tensor in viewed}, {_storage(output) for output in outputs}
+        behind, shown = {storage_of(tensor) for tensor in viewed}, {storage_of(output) for output in outputs}
         for tensor in viewed:  # a view looks at nothing; where a copy was made instead, it was read
-            if _storage(tensor) not in shown:
+            if storage_of(tensor) not in shown:
                 self._watch.read(tensor)
         for output in outputs:
-            if _storage(output) not in behind:
+            if storage_of(output) not in behind:
                 self._watch.made(output)
 
 

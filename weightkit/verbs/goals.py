@@ -84,13 +84,10 @@ def into_policy(
     checkpoint: Checkpoint, recognition: Recognition | None, policy: str, rules: Rules | None, choices: Choices
 ) -> Conversion:
     """Into the names, shapes and dtypes of a net that the user's own code builds; its acting path is what it reads."""
-    from weightkit.sync.read_set import read_set
     from weightkit.torch_state import state_spec
 
     built = sync_target(arch=None, policy=policy, config_path=None, settings={})
-    with built.acting_on(None):
-        acting = read_set(built.policy, built.act, built.probes)
-    target = ConversionTarget(f"that of {policy}", state_spec(built.policy), acting=acting)
+    target = ConversionTarget(f"that of {policy}", state_spec(built.policy), acting=built.traced.reads)
     plan = make_plan(checkpoint.state, target, rules or identity_mapping("source"), choices)
     return planned(checkpoint, plan, (*checkpoint.findings, *notes_on(plan)), recognition)
 

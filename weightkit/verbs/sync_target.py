@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,32 +23,39 @@ from weightkit.verbs.configure import configured
 if TYPE_CHECKING:
     from torch import nn
 
+    from weightkit.sync.read_set import Trace
+
 
 _OWN_STATE = "act() reads and writes it: taken for each actor's own state; delete this waiver if it is not (BatchNorm)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SyncTarget:
-    """A policy, how it acts, observations to trace it on, and the architecture's own groups (none for user code)."""
+    """A policy, how it acts, observations to trace it on, and the architecture's own groups (none for user code).
+
+    ``source``: the file that the observations are from, None for the policy's own.
+    """
 
     name: str
     policy: nn.Module
     act: Callable[[Any, Any], Any]
     probes: list[Mapping[str, Any]]
     groups: tuple[Group, ...]
-    config: Any = None
     findings: tuple[Finding, ...] = ()
+    source: str | Path | None = None
 
-    @contextmanager
-    def acting_on(self, probes: str | Path | None) -> Iterator[None]:
-        """Around whatever runs ``act()``: where it fails, the probes are named, or the user's own code."""
+    @cached_property
+    def traced(self) -> Trace:
+        """What ``act()`` reads and writes. Raises ConfigError, naming the probes, where it fails."""
+        from weightkit.sync.read_set import trace
+
         try:
             with redirect_stdout(sys.stderr):  # stdout is for the report
-                yield
+                return trace(self.policy, self.act, self.probes)
         except WeightkitError:
             raise
         except (Exception, SystemExit) as error:
-            what = f"the observations of {probes}" if probes is not None else "the probes"
+            what = f"the observations of {self.source}" if self.source is not None else "the probes"
             raise ConfigError(
                 f"{self.name}: act() fails on {what}: {type(error).__name__}: {_words(error)}",
                 hint="probes are observations as the policy takes them: one array per key, axis 0 = batch",
@@ -59,15 +67,13 @@ class SyncTarget:
         ``waive``: what ``act()`` reads and writes is held and waived, for its author to look at.
         """
         from weightkit.sync.grouping import make_manifest
-        from weightkit.sync.read_set import trace
 
         if self.groups:
             names = [f"{name}." for name in self.policy.state_dict()]
             present = [g for g in self.groups if any(name.startswith(f"{g.name}.") for name in names)]
             spec = {g.name: (g.transfer.value, g.why) for g in present}
             return make_manifest(self.policy, spec, architecture=self.name)
-        with self.acting_on(None):
-            traced = trace(self.policy, self.act, self.probes)
+        traced = self.traced
         reads, own = traced.reads, traced.reads & traced.writes if waive else frozenset[str]()
         keys: dict[str, tuple[str, str]] = {}
         for item in traced.items:
@@ -104,7 +110,7 @@ def sync_target(
             f" with {', '.join(settings)} set" if settings else ""
         )
         findings = (Finding("WK404", Severity.INFO, arch, message, "give --config_path train_config.json"),)
-    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups(config), config, findings)
+    return SyncTarget(architecture.name, net, _act, list(found), architecture.groups(config), findings, probes)
 
 
 def _act(policy: Any, observation: Any) -> Any:
@@ -144,7 +150,7 @@ def _from_factory(text: str, probes: str | Path | None) -> SyncTarget:
     policy, act, own = built
     with _running_user_code(text, "reading its probes"):
         found = read_probes(probes) if probes is not None else checked(policy, act, own)
-    return SyncTarget(text, policy, act, found, ())
+    return SyncTarget(text, policy, act, found, (), source=probes)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def verify_sync(
     ``manifest`` is a JSON file, None the architecture's default (and the report says so). ``payload`` is a saved push,
     a dict of state_dicts as LeRobot sends it, or one state_dict; see `read_push`.
     """
-    from weightkit.sync.proof import coverage_report
+    from weightkit.sync.proof import judge
 
     if manifest is not None and payload is not None:
         raise UsageError("--manifest and --payload are two answers to what is sent: give one")
@@ -42,9 +42,8 @@ def verify_sync(
         message = f"no --manifest was given: this says what {target.name}'s default sends, not what your learner does"
         hint = "give --manifest M.json of your learner, or --payload of a saved push"
         findings = (Finding("WK307", Severity.INFO, target.name, message, hint),)
-    with target.acting_on(probes):
-        report = coverage_report(target.policy, target.act, target.probes, offered, verb="verify-sync")
-    fleeting = {entry.name for entry in offered.entries if entry.kind not in ("parameter", "buffer")}
+    report = judge(target.traced, offered, verb="verify-sync")
+    fleeting = {entry.name for entry in offered.entries if entry.kind == "non-persistent buffer"}
     seen = report.findings
     if payload is not None:
         seen = tuple(_about_a_push(finding, fleeting) for finding in seen)
@@ -66,7 +65,7 @@ def verify_sync(
 def _about_a_push(finding: Finding, fleeting: set[str]) -> Finding:
     """The finding in the words of who saved a push: there is no manifest that could be changed.
 
-    ``fleeting``: names that no state_dict has.
+    ``fleeting``: names of buffers that no state_dict has.
     """
     if finding.code == "WK304":
         message = "in the push, but the policy has no such tensor: nothing of it would take effect"
@@ -81,7 +80,7 @@ def _about_a_push(finding: Finding, fleeting: set[str]) -> Finding:
     if finding.subject in fleeting:
         return finding.replace(
             severity=Severity.WARNING,
-            message="read by act(), but no state_dict has it: a buffer that is not persistent, or a plain attribute",
+            message="read by act(), but it is a buffer that is not persistent: no state_dict has it",
             hint="it is right where both sides make it the same; if it ever changes, register it as a buffer",
         )
     return finding.replace(

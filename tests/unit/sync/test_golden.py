@@ -60,6 +60,22 @@ def one_action_too_few(policy: Any, seen: Any) -> Any:
     return act(policy, seen)[:, :-1]
 
 
+def fails(policy: Any, seen: Any) -> Any:
+    if float(seen["observation.state"].sum()) == float(PROBES[0]["observation.state"].sum()):
+        raise ValueError("not these")  # what bytes that no learner sends would raise, too
+    return act(policy, seen)
+
+
+def test_an_actor_whose_code_fails_on_the_learners_observation_never_acts() -> None:
+    pub, _, actor = pair()
+    with pub:
+        pub.publish()
+        with Subscriber(actor, pub.address, act=fails, probes=PROBES[1:], actor_id="a") as sub:
+            with pytest.raises(ActsDifferently, match="not these"):
+                sub.wait_for_first(20)
+            assert sub.version is None
+
+
 @pytest.mark.parametrize(
     "actors", [swapped_cameras, other_scale, upside_down, turned_state, other_units, one_action_too_few]
 )

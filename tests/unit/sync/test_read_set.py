@@ -14,7 +14,7 @@ from strategies import SMALL_DRQV2, act, drqv2_observations, drqv2_policy
 from weightkit.errors import NeedsNotMet, UncoveredRead, UsageError
 from weightkit.sync.grouping import make_manifest
 from weightkit.sync.inventory import inventory
-from weightkit.sync.proof import coverage_report, prove_coverage
+from weightkit.sync.proof import judge, prove_coverage
 from weightkit.sync.read_set import read_set, trace
 
 PROBES = [torch.linspace(-1, 1, 12).reshape(3, 4), torch.ones(3, 4)]
@@ -187,7 +187,7 @@ def test_the_report_counts_by_group_and_the_error_names_the_tensors() -> None:
     policy = drqv2_policy(SMALL_DRQV2, 0)
     probes = drqv2_observations(SMALL_DRQV2, 0)
     manifest = make_manifest(policy, {"encoder": "hold", "actor": "send", "critic": "hold", "critic_target": "hold"})
-    report = coverage_report(policy, act, probes, manifest, verb="verify-sync")
+    report = judge(trace(policy, act, probes), manifest, verb="verify-sync")
     assert (report.verb, report.exit_code) == ("verify-sync", 1)
     rows = report.facts["groups"]
     assert isinstance(rows, list)

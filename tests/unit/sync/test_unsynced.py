@@ -155,13 +155,13 @@ def test_an_untaken_branch_raises_when_it_is_taken_and_nothing_else_does(scenari
         for _ in range(3):
             act(actor, NORMAL)
         actor.calm, actor.steps = False, 100
-        actions = []
         with pytest.raises(RuntimeError if scenario == "in_torchscript" else UnsyncedRead) as error:
-            actions.append(act(actor, STRANGE))
-        assert actions == []
+            act(actor, STRANGE)
         if isinstance(error.value, UnsyncedRead):
             assert error.value.name.split(".")[0] in ("rescue", "table", "gain")
             assert error.value.name in str(error.value)
+        else:  # TorchScript keeps the message to itself and shows the line
+            assert "rescue" in str(error.value)
         assert sub.status()["only_poisoned"] == []
         actor.calm, actor.steps = True, 0
         act(actor, NORMAL)

@@ -56,6 +56,19 @@ class Positions(nn.Module):
         self.register_buffer("ids", torch.arange(2), persistent=False)
 
 
+class Shifted(nn.Module):
+    """Its mean is a tensor that nobody registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+        self.mean = torch.full((3,), 0.5)
+
+
+def shifted() -> Any:
+    return Shifted().eval(), lambda p, x: p.net(x - p.mean), [X]
+
+
 def positions() -> Any:
     return Positions().eval(), lambda p, x: x + p.table(p.ids), [X]
 
@@ -140,6 +153,12 @@ def test_what_no_state_dict_can_hold_is_a_warning(judged: Callable[..., Report])
     assert report.exit_code == 0
     found = [(f.code, f.severity, f.subject) for f in report.findings if f.code == "WK301"]
     assert found == [("WK301", Severity.WARNING, "ids")]
+
+
+def test_a_plain_attribute_that_acting_reads_is_missing_from_every_state_dict(judged: Callable[..., Report]) -> None:
+    report = judged(Shifted().state_dict(), "shifted")
+    assert [(f.code, f.subject) for f in report.errors()] == [("WK301", "mean")]
+    assert report.exit_code == 1
 
 
 @pytest.mark.parametrize("key", ["policy", "actor"])

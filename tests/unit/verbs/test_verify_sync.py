@@ -487,7 +487,7 @@ def test_a_manifest_of_a_recurrent_policy_is_written_with_its_state_waived(
     )
     monkeypatch.syspath_prepend(tmp_path)
     report = write_manifest(tmp_path / "m.json", policy="recurrent_robot:factory")
-    assert [(f.code, f.subject) for f in report.findings] == [("WK310", "hidden")]
+    assert [(f.code, f.severity.value, f.subject) for f in report.findings] == [("WK310", "warning", "hidden")]
     written = json.loads((tmp_path / "m.json").read_text())
     assert [waiver["name"] for waiver in written["waivers"]] == ["hidden"]
     assert verify_sync(policy="recurrent_robot:factory", manifest=tmp_path / "m.json").exit_code == 0
