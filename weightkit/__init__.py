@@ -21,6 +21,9 @@ _PUBLIC: dict[str, str] = {
     "prove_coverage": "weightkit.sync.proof",
     "Publisher": "weightkit.sync.publisher",
     "Subscriber": "weightkit.sync.subscriber",
+    "Access": "weightkit.transports.base",
+    "Freshness": "weightkit.sync.staleness",
+    "StaleGuard": "weightkit.sync.staleness",
     "DType": "weightkit.core.dtype",
     "TensorSpec": "weightkit.core.tensor",
     "StateSpec": "weightkit.core.tensor",
@@ -52,6 +55,7 @@ _PUBLIC: dict[str, str] = {
             "UncoveredRead",
             "NeedsNotMet",
             "StaleVersion",
+            "StaleWeights",
             "IncompleteUpdate",
             "PinMismatch",
             "UnsyncedRead",
@@ -102,7 +106,10 @@ if TYPE_CHECKING:
     from weightkit.sync.proof import prove_coverage as prove_coverage
     from weightkit.sync.publisher import Publisher as Publisher
     from weightkit.sync.read_set import read_set as read_set
+    from weightkit.sync.staleness import Freshness as Freshness
+    from weightkit.sync.staleness import StaleGuard as StaleGuard
     from weightkit.sync.subscriber import Subscriber as Subscriber
+    from weightkit.transports.base import Access as Access
     from weightkit.verbs.convert import convert as convert
     from weightkit.verbs.diff import diff as diff
     from weightkit.verbs.inspect import inspect as inspect

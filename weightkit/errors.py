@@ -16,6 +16,7 @@ WeightkitError(message, hint)
 |   +-- UncoveredRead (.names)  act() reads tensors that nobody sends
 |   +-- NeedsNotMet (.report)   the learner offers less than the actor needs
 |   +-- StaleVersion        an older version came after a newer one
+|   +-- StaleWeights        the weights that an actor acts with are older than it may act with
 |   +-- IncompleteUpdate    a transfer ended before all of it was there
 |   +-- PinMismatch         a tensor that is never sent differs on the two sides
 |   +-- UnsyncedRead (.name)    act() reads a tensor that no probe had shown, and nobody syncs
@@ -163,6 +164,10 @@ class NeedsNotMet(SyncError):
 
 class StaleVersion(SyncError):
     """An older version came after a newer one."""
+
+
+class StaleWeights(SyncError):
+    """The weights that an actor acts with are older than it may act with."""
 
 
 class IncompleteUpdate(SyncError):

@@ -20,9 +20,12 @@ from weightkit.cli.output import emit
 from weightkit.core.report import Report
 from weightkit.core.version import WeightVersion
 from weightkit.errors import TransportTimeout
+from weightkit.sync.staleness import Freshness, OnStale, StaleGuard
+from weightkit.transports.base import OPEN, Access
 from weightkit_runners.config import RunConfig, prepare_output, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
+from weightkit_runners.metrics import Metrics
 from weightkit_runners.process import (
     append_json,
     limit_threads,
@@ -39,6 +42,7 @@ SEND_EVERY_STEPS = 10
 FLUSH_TIMEOUT_S = 5.0
 SAY_WAITING_EVERY_S = 5.0
 LOOK_AT_STOP_EVERY_S = 0.5
+ANY_AGE = Freshness()
 
 
 class _StoppedError(Exception):
@@ -54,7 +58,15 @@ class _StoppedError(Exception):
 @click.option("--hold-version", is_flag=True, help="Keep the first weights: take no later version.")
 @click.option("--episodes", type=click.IntRange(min=1), metavar="N", help="End after N episodes.")
 @click.option("--seed", type=click.IntRange(min=0), help="The first episode's seed instead of the configuration's.")
-@click.option("--insecure", is_flag=True, help="Allow plain text beyond this machine.")
+@click.option("--max-age", type=float, metavar="S", help="Weights published longer ago than S seconds are stale.")
+@click.option("--max-lag", type=int, metavar="N", help="Weights more than N versions behind are stale.")
+@click.option(
+    "--on-stale",
+    type=click.Choice(["warn", "hold", "stop"]),
+    default="warn",
+    help="Act on stale weights and say so, hold still until newer ones come, or end with exit code 1.",
+)
+@options.access
 @options.as_json
 def command(
     config_path: str | None,
@@ -65,7 +77,10 @@ def command(
     hold_version: bool,
     episodes: int | None,
     seed: int | None,
-    insecure: bool,
+    max_age: float | None,
+    max_lag: int | None,
+    on_stale: OnStale,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Act with a learner's weights. Nothing moves before verified weights are there; there is no fall-back."""
@@ -81,7 +96,10 @@ def command(
         log_findings(config, "ACTOR")
         first_seed = config.seed if seed is None else seed
         address = learner or config.link.address
-        with Actor(config, address=address, name=name, insecure=insecure, hold=hold_version) as actor:
+        freshness = Freshness(max_age, max_lag, on_stale)
+        if hold_version and on_stale == "hold":
+            raise click.UsageError("--hold-version takes no newer weights: --on-stale hold would hold still for ever")
+        with Actor(config, address=address, name=name, access=access, hold=hold_version, freshness=freshness) as actor:
             if not actor.wait_for_weights(stop):
                 done = []
             elif evaluate:
@@ -103,8 +121,9 @@ class Actor:
         *,
         address: str,
         name: str,
-        insecure: bool = False,
+        access: Access = OPEN,
         hold: bool = False,
+        freshness: Freshness = ANY_AGE,
         make_env: Callable[[RunConfig], RunEnv] = make_run_env,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -114,8 +133,9 @@ class Actor:
         self.config = config
         self.address = address
         self.name = name
-        self.insecure = insecure
+        self.access = access
         self.hold = hold
+        self._guard = StaleGuard(freshness, clock=clock)
         self._clock = clock
         self.env = make_env(config)
         try:
@@ -126,12 +146,14 @@ class Actor:
                 act=lambda net, observation: net.act(observation),
                 probes=probes(config.architecture.inputs(config.net)),
                 actor_id=name,
-                insecure=insecure,
+                access=access,
+                simulated=self.env.simulated,
             )
         except BaseException:
             self.env.close()
             raise
         self.env_step = 0
+        self._metrics = Metrics(config.output_dir / f"{name}_metrics.jsonl", tensorboard=config.tensorboard)
         self._random = np.random.default_rng(config.seed)
 
     def wait_for_weights(self, stop: threading.Event) -> bool:
@@ -173,13 +195,24 @@ class Actor:
         if not self.hold and self.subscriber.poll() is not None:
             self._applied()
 
+    def ready(self, stop: threading.Event) -> bool:
+        """At a step boundary: newer weights swapped in, and fresh enough to act with; False where ``stop`` was set.
+
+        Raises StaleWeights where weights that are too old end the run.
+        """
+        self.take_new_weights()
+        while not self._guard.may_act(self.subscriber.age_s, self.subscriber.lag):
+            if stop.wait(LOOK_AT_STOP_EVERY_S / 10):
+                return False
+            self.take_new_weights()
+        return not stop.is_set()
+
     def evaluate(self, seeds: range, stop: threading.Event) -> list[Episode]:
         """Episodes without exploration noise; nothing is sent. New weights come in between episodes."""
         done: list[Episode] = []
         for seed in seeds:
-            if stop.is_set():
+            if not self.ready(stop):
                 break
-            self.take_new_weights()
             done += run_episodes(self.env, policy_act(self.policy), [seed], on_episode=_log_episode)
         log.info("[ACTOR] %d of %d episodes succeeded.", successes(done), len(done))
         return done
@@ -189,13 +222,15 @@ class Actor:
         from weightkit_runners.experience import ExperienceSender
 
         done: list[Episode] = []
-        sender = ExperienceSender(self.address, self.name, insecure=self.insecure)
+        sender = ExperienceSender(self.address, self.name, access=self.access)
         try:
             while not stop.is_set() and (episodes is None or len(done) < episodes):
                 done.append(self._episode(first_seed + len(done), sender, stop))
                 _log_episode(done[-1])
+                self._measure(done[-1], sender.counts().to_dict())
         finally:
             counts = sender.close(drain_timeout_s=FLUSH_TIMEOUT_S)
+            self._metrics.write(self.env_step, {"env_step": self.env_step, "closed": True, **counts.to_dict()})
             log.info("[ACTOR] transitions: %d produced = %d accepted + %d pending + %d dropped",
                      counts.produced, counts.accepted, counts.pending, counts.dropped)  # fmt: skip
         return done
@@ -212,9 +247,8 @@ class Actor:
                 sender.send(pending, acted_with)
                 pending.clear()
 
-        while not ended and not stop.is_set():
+        while not ended and self.ready(stop):
             due = self._clock() + (1.0 / self.config.env.fps if self.config.env.fps else 0.0)
-            self.take_new_weights()
             if self.subscriber.version != version:  # a batch carries one version: the one it was acted with
                 send(version)
             version = self.subscriber.version
@@ -238,6 +272,13 @@ class Actor:
         moved: NDArray[Any] = np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
         return moved
 
+    def _measure(self, episode: Episode, balance: dict[str, Any]) -> None:
+        """An episode, the weights that it ended with, and what became of its transitions, as one row."""
+        weights = self.subscriber.status()
+        kept = ("run_id", "counter", "lag", "age_s", "path", "received", "discarded", "stale", "repaired", "reconnects")
+        row = {"env_step": self.env_step, **episode.to_dict(), **{key: weights[key] for key in kept}, **balance}
+        self._metrics.write(self.env_step, row)
+
     def _applied(self, *, initial: bool = False) -> None:
         version = self.subscriber.version
         assert version is not None
@@ -255,6 +296,7 @@ class Actor:
         """Disconnect and free the environment."""
         self.subscriber.close()
         self.env.close()
+        self._metrics.close()
 
     def __enter__(self) -> Actor:
         return self

@@ -99,6 +99,7 @@ class RunConfig:
     torch_threads: int
     seed: int
     output_dir: Path
+    tensorboard: bool
     log_freq: int
     save_freq: int
     save_checkpoint: bool
@@ -186,6 +187,7 @@ def _parse_common(root: Section) -> dict[str, Any]:
         "torch_threads": policy.integer("torch_threads", 0, maximum=1024),
         "seed": root.integer("seed", 1000),
         "output_dir": output_dir,
+        "tensorboard": root.flag("tensorboard", False),
         "log_freq": root.integer("log_freq", 100, minimum=1),
         "save_freq": root.integer("save_freq", 500, minimum=1),
         "save_checkpoint": root.flag("save_checkpoint", True),

@@ -35,6 +35,11 @@ class RunEnv:
         """Number of action components."""
         return self._env.action_dim
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the environment says of itself that nothing real moves in it."""
+        return bool(getattr(self._env, "simulated", False))
+
     def reset(self, seed: int) -> dict[str, NDArray[Any]]:
         """The first stacked observation of the episode that ``seed`` names, ``(1, ...)`` each."""
         return _batched(self._stack.reset(self._single(self._env.reset(seed))))

@@ -18,9 +18,12 @@ from weightkit.cli.main import run_command
 from weightkit.core.group import Group
 from weightkit.core.version import WeightVersion
 from weightkit.errors import PlanError
+from weightkit.transports.base import OPEN, Access
 from weightkit_runners.checkpoints import save_policy
 from weightkit_runners.config import RunConfig, prepare_output, read_run_config
-from weightkit_runners.experience import ExperienceBatch, ExperienceReceiver, SinkClosed
+from weightkit_runners.experience import BatchRefused, ExperienceBatch, ExperienceReceiver, SinkClosed
+from weightkit_runners.experience.journal import ExperienceJournal
+from weightkit_runners.metrics import Metrics, sync_row
 from weightkit_runners.process import (
     append_json,
     limit_threads,
@@ -36,6 +39,8 @@ from weightkit_runners.replay import ReplayBuffer, check_transition, transition_
 LOUD_START_STDDEV = 0.3
 DRAIN_TIMEOUT_S = 5.0
 LEAST_WAIT_S = 0.05
+JOURNAL_BYTES = 2 << 30
+JOURNAL_FOLDER = "experience"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +51,11 @@ LEAST_WAIT_S = 0.05
 @options.drop
 @options.allow_missing
 @click.option("--bind", metavar="HOST:PORT", help="Listen here instead of where the configuration says.")
-@click.option("--insecure", is_flag=True, help="Allow plain text beyond this machine.")
+@options.access
+@click.option(
+    "--make-certs", type=click.Path(), metavar="DIR", help="Write certificates for --tls into DIR, and do nothing else."
+)
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="With --make-certs: a name actors connect to.")
 def command(
     config_path: str | None,
     set_values: tuple[str, ...],
@@ -55,9 +64,18 @@ def command(
     drop: tuple[str, ...],
     allow_missing: tuple[str, ...],
     bind: str | None,
-    insecure: bool,
+    access: Access,
+    make_certs: str | None,
+    hosts: tuple[str, ...],
 ) -> None:
     """Train a policy on what actors send, and serve its weights to them."""
+    if make_certs is not None:
+        from weightkit.transports.certificates import make_certificates
+
+        click.echo(make_certificates(make_certs, hosts).how_to_use())
+        return
+    if hosts:
+        raise click.UsageError("--host goes with --make-certs DIR")
     if config_path is None:
         raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json")
     start_logging()
@@ -67,7 +85,7 @@ def command(
     limit_threads(config.torch_threads, leave=1)
     log_findings(config, "LEARNER")
     policy = prepare_policy(config, pretrained, adapt=adapt, drop=drop, allow_missing=allow_missing)
-    with Learner(config, policy, bind=bind or config.link.address, insecure=insecure) as learner:
+    with Learner(config, policy, bind=bind or config.link.address, access=access) as learner:
         learner.run(stop)
 
 
@@ -112,7 +130,11 @@ def prepare_policy(
 
 
 class Learner:
-    """A policy, its replay buffer and its update, behind one address. Raises UncoveredRead before it listens."""
+    """A policy, its replay buffer and its update, behind one address. Raises UncoveredRead before it listens.
+
+    What it accepts from actors stands in a journal of at most ``journal_bytes`` under the output folder, and is in the
+    replay buffer again when a learner starts with that folder. Raises WriteError where another learner has it open.
+    """
 
     def __init__(
         self,
@@ -120,8 +142,9 @@ class Learner:
         policy: Any,
         *,
         bind: str,
-        insecure: bool = False,
+        access: Access = OPEN,
         groups: tuple[Group, ...] | None = None,
+        journal_bytes: int = JOURNAL_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from weightkit.sync.grouping import make_manifest
@@ -132,33 +155,46 @@ class Learner:
         self.policy = policy
         self.replay = ReplayBuffer(config.online_buffer_capacity)
         self.learner_step = 0
-        self.refused = 0
         self._transition_specs = transition_specs(config)
         self.update = make_update(policy, config)
         self._clock = clock
         self._random = np.random.default_rng(config.seed)
         self._incoming: queue.Queue[Any] = queue.Queue(maxsize=64)
         self._closing = threading.Event()
-        self.receiver = ExperienceReceiver(self._accept)
         chosen = {g.name: (g.transfer.value, g.why) for g in groups or config.architecture.groups(config.net)}
         manifest = make_manifest(policy, chosen, architecture=config.architecture.name)
-        self.publisher = Publisher(
-            policy,
-            manifest,
-            act=lambda net, observation: net.act(observation),
-            probes=probes(config.architecture.inputs(config.net)),
-            bind=bind,
-            services=[self.receiver.service],
-            insecure=insecure,
-            optimizers=self.update.optimizers.values(),
-        )
+        self.journal = ExperienceJournal(config.output_dir / JOURNAL_FOLDER, capacity_bytes=journal_bytes)
+        try:
+            self._restore()
+            self.receiver = ExperienceReceiver(self._accept, check=self._check, journal=self.journal)
+            self.publisher = Publisher(
+                policy,
+                manifest,
+                act=lambda net, observation: net.act(observation),
+                probes=probes(config.architecture.inputs(config.net)),
+                bind=bind,
+                services=[self.receiver.service],
+                access=access,
+                optimizers=self.update.optimizers.values(),
+            )
+        except BaseException:
+            self.journal.close()
+            raise
         self._pushed_step = -1
         self._pushed_at = 0.0
+        folder, tensorboard = config.output_dir, config.tensorboard
+        self._metrics = Metrics(folder / "metrics.jsonl", tensorboard=tensorboard)
+        self._sync_metrics = Metrics(folder / "sync.jsonl", tensorboard=tensorboard)
 
     @property
     def address(self) -> str:
         """Where actors connect to."""
         return self.publisher.address
+
+    @property
+    def refused(self) -> int:
+        """Transitions of actors that were not this run's."""
+        return int(self.receiver.status()["refused"])
 
     def run(self, stop: threading.Event) -> None:
         """Serve and train until ``online_steps`` updates are done or ``stop`` is set; the last weights are sent."""
@@ -207,8 +243,12 @@ class Learner:
 
     def push(self) -> WeightVersion:
         """Publish the weights as they are."""
+        started = time.perf_counter()
         version = self.publisher.publish(self.learner_step)
-        root = str(self.publisher.status()["root"])
+        publish_ms = (time.perf_counter() - started) * 1e3
+        state = self.publisher.state()
+        root = state.root
+        self._sync_metrics.write(version.counter, sync_row(state, publish_ms, self.receiver.status()))
         self._pushed_step, self._pushed_at = self.learner_step, self._clock()
         log.info("[LEARNER] Published weights v%d (learner step %d), root %s", version.counter, self.learner_step, root)
         append_json(self.config.output_dir / "learner_versions.jsonl", [version_row(version, root)])
@@ -232,21 +272,37 @@ class Learner:
         log.info("[LEARNER] Saved %s", path)
         return path
 
-    def _accept(self, batch: ExperienceBatch) -> None:
-        """Take a batch from the stream; waits while the learner is busy, which holds that actor back.
+    def _restore(self) -> None:
+        """Fill the replay buffer with the newest transitions of the journal."""
+        strange = 0
+        for kept in self.journal.read(newest=self.replay.capacity):
+            try:
+                batch = kept.decode()
+                self._check(batch)
+            except (BatchRefused, ValueError) as error:
+                strange += kept.count
+                why = str(error)
+            else:
+                self.replay.add(batch.transitions)
+        if strange:
+            log.warning("[LEARNER] Left out %d transitions of another configuration in %s: %s",
+                        strange, self.journal.folder, why)  # fmt: skip
+        if len(self.replay):
+            log.info("[LEARNER] Restored %d transitions from %s", len(self.replay), self.journal.folder)
 
-        Transitions that are not this run's are refused and counted: one actor with another configuration must not end
-        the training of the others.
-        """
+    def _check(self, batch: ExperienceBatch) -> None:
+        """Refuse transitions that are not this run's: one actor with another configuration must not end the training of
+        the others."""
         if self._closing.is_set():
             raise SinkClosed("the learner is closing")
         try:
             for transition in batch.transitions:
                 check_transition(transition, self._transition_specs)
         except ValueError as error:
-            self.refused += len(batch.transitions)
-            log.warning("[LEARNER] Refused %d transitions of %s: %s", len(batch.transitions), batch.actor_id, error)
-            return
+            raise BatchRefused(str(error)) from None
+
+    def _accept(self, batch: ExperienceBatch) -> None:
+        """Take a batch that stands in the journal; waits while the learner is busy, which holds that actor back."""
         while not self._closing.is_set():
             try:
                 self._incoming.put(batch, timeout=0.2)
@@ -259,7 +315,7 @@ class Learner:
         values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         log.info("[LEARNER] step %d  transitions %d  %s", self.learner_step, self.replay.added, values)
         row = {"learner_step": self.learner_step, "transitions": self.replay.added, **metrics}
-        append_json(self.config.output_dir / "metrics.jsonl", [row])
+        self._metrics.write(self.learner_step, row)
 
     def _await_actors(self) -> None:
         """Let connected actors take the last version, for a while."""
@@ -274,7 +330,12 @@ class Learner:
     def close(self) -> None:
         """Stop listening."""
         self._closing.set()
-        self.publisher.close()
+        try:
+            self.publisher.close()
+        finally:
+            self.journal.close()
+            self._metrics.close()
+            self._sync_metrics.close()
 
     def __enter__(self) -> Learner:
         return self

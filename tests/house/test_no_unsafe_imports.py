@@ -1,4 +1,4 @@
-"""weightkit's own source never imports what executes or unpacks a file behind its back."""
+"""The source of weightkit and of its runners never imports what executes or unpacks a file behind its back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import weightkit
+import weightkit_runners
 
 SOURCE = Path(weightkit.__file__).parent
+RUNNERS = Path(weightkit_runners.__file__).parent
 FORBIDDEN = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "zipfile", "tarfile"}
 
 
@@ -32,8 +34,8 @@ def imported(tree: ast.AST) -> set[str]:
 
 def test_no_source_file_imports_an_unpickler_or_an_unpacker() -> None:
     guilty = {
-        str(path.relative_to(SOURCE)): sorted(names)
-        for path in SOURCE.rglob("*.py")
+        str(path): sorted(names)
+        for path in (*SOURCE.rglob("*.py"), *RUNNERS.rglob("*.py"))
         if (names := imported(ast.parse(path.read_text(encoding="utf-8"))) & FORBIDDEN)
     }
     assert not guilty

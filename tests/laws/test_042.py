@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_kwargs, drqv2_observations, drqv2_policy
+from weightkit.arena import Arena
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.engine import coverage
 from weightkit.errors import NeedsNotMet, UncoveredRead, WeightkitError
-from weightkit.sync import handshake, proof, publisher, read_set, subscriber
+from weightkit.sync import acting, handshake, proof, read_set
 from weightkit.sync.grouping import make_manifest
-from weightkit.sync.publisher import Publisher, SyncService
+from weightkit.sync.publisher import Publisher
+from weightkit.sync.service import SyncService
 from weightkit.sync.subscriber import Subscriber
 from weightkit.transports import serve
 from weightkit.transports.base import PROTOCOL, Hello, Welcome
@@ -115,24 +117,24 @@ def read_set_that_drops_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
     original = read_set.trace
     monkeypatch.setattr(proof, "trace", drop)
-    monkeypatch.setattr(subscriber, "trace", drop)
+    monkeypatch.setattr(acting, "trace", drop)
 
 
 def applier_that_skips_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def skip(source: torch.Tensor, target: torch.Tensor) -> None:
-        if target.shape != (SMALL_DRQV2["action_dim"],):  # the actor's head.bias
-            original(source, target)
+    def skip(self: Arena, name: str, target: torch.Tensor) -> None:
+        if name != "actor.head.bias":
+            original(self, name, target)
 
-    original = subscriber.copy_tensor
-    monkeypatch.setattr(subscriber, "copy_tensor", skip)
+    original = Arena.unpack
+    monkeypatch.setattr(Arena, "unpack", skip)
 
 
 def learner_that_packs_one_tensor_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
     def pack(self: Any, tensors: Any) -> None:
         original(self, {**tensors, "actor.head.bias": tensors["actor.head.bias"] + 1})
 
-    original = publisher.Arena.pack
-    monkeypatch.setattr(publisher.Arena, "pack", pack)
+    original = Arena.pack
+    monkeypatch.setattr(Arena, "pack", pack)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "suggest": "draft a mapping to a layout, or to what another file holds",
     "lint": "is a mapping sound by itself?",
     "verify-sync": "does an actor get every tensor that its action reads?",
+    "monitor": "how a running learner and its actors stand",
     "manifest": "write the sync manifest of a policy",
     "layouts": "list the layouts that convert knows",
     "formats": "list the file formats that are read and written",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from weightkit.cli.output import emit
 from weightkit.core.text import printable
-from weightkit.errors import UsageError
+from weightkit.errors import UsageError, WeightkitError
 
 if TYPE_CHECKING:
+    from weightkit.core.report import Report
     from weightkit.formats import Limits
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON Report, on failure too.")
@@ -44,6 +47,43 @@ def limits(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--limit", multiple=True, metavar="NAME=VALUE", help="Raise or lower a limit of the reader, e.g. wall_s=600."
     )(command)
+
+
+def access(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options ``--tls``, ``--token-file`` and ``--insecure``: one parameter ``access``, an ``Access``."""
+
+    @functools.wraps(command)
+    def with_access(*args: Any, tls: str | None, token_file: str | None, insecure: bool, **options: Any) -> Any:
+        from weightkit.transports import access_of
+
+        try:
+            given = access_of(tls, token_file, insecure)
+        except WeightkitError as error:
+            if not options.get("as_json"):
+                raise
+            _report_failure(error)
+        return command(*args, access=given, **options)
+
+    wrapped: Callable[..., Any] = click.option(
+        "--insecure", is_flag=True, help="Plain text beyond this machine, on a network that you trust."
+    )(with_access)
+    wrapped = click.option(
+        "--token-file", metavar="F", type=click.Path(), help="A file with the secret that every call carries."
+    )(wrapped)
+    return click.option(
+        "--tls", metavar="DIR", type=click.Path(), help="Certificates, from weightkit-learner --make-certs DIR."
+    )(wrapped)
+
+
+def _report_failure(error: WeightkitError) -> NoReturn:
+    """Print the one Report of a command that has not come to make its own, and exit."""
+
+    def fail() -> Report:
+        raise error
+
+    verb = click.get_current_context().info_name or "weightkit"
+    emit(verb.removeprefix("weightkit-"), True, fail, str)
+    raise AssertionError("a Report of a failure ends the process")
 
 
 def parse_limits(limit: Iterable[str], max_bytes: str | None) -> Limits | None:

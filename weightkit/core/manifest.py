@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -149,6 +149,23 @@ class SyncManifest:
         """First names of the tensors whose group has one of ``transfers``, in manifest order."""
         chosen = {group.name for group in self.groups if group.transfer in transfers}
         return tuple(e.name for e in self.entries if e.group in chosen and e.alias_of is None)
+
+    def spans(self, names: Collection[str]) -> tuple[tuple[int, int], ...]:
+        """Where the bytes of ``names`` lie in the payload of a push, as (first, past the last), in growing order.
+
+        Tensors that follow each other make one span, with the zeros between them.
+        """
+        found: list[tuple[int, int]] = []
+        follows = False
+        for name in self.names(Transfer.SEND):
+            entry = self.by_name[name]
+            assert entry.offset is not None
+            wanted = name in names
+            if wanted:
+                start = found.pop()[0] if follows else entry.offset
+                found.append((start, entry.offset + entry.spec.nbytes))
+            follows = wanted
+        return tuple(span for span in found if span[0] < span[1])
 
     @cached_property
     def payload_bytes(self) -> int:

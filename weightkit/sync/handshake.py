@@ -33,16 +33,15 @@ def pin_digests(tensors: Mapping[str, Tensor], manifest: SyncManifest) -> dict[s
     return {name: live_digest(tensors[name]) for name in manifest.names(Transfer.PIN)}
 
 
-def answer(
-    hello: Hello, manifest: SyncManifest, *, run_id: str, pins: Mapping[str, str], probe: bytes = b""
-) -> Welcome | Reject:
-    """The learner's answer to an actor: an offer, or a refusal that names every tensor in the way."""
+def answer(hello: Hello, offer: Welcome) -> Welcome | Reject:
+    """The learner's answer to an actor: its offer, or a refusal that names every tensor in the way."""
     if hello.protocol != PROTOCOL:
         return Reject(PROTOCOL, _skew(PROTOCOL, hello.protocol), Report("handshake", exit_code=1))
+    manifest = offer.manifest
     report = _judged(hello.reads, manifest, check_coverage(hello.reads, hello.state, manifest))
     if not report.ok:
         return Reject(PROTOCOL, f"actor {hello.actor_id!r} needs what this learner does not send", report)
-    return Welcome(PROTOCOL, run_id, manifest, pins, probe)
+    return offer
 
 
 def accept(reply: Welcome | Reject, *, traced: Trace, address: str) -> Welcome:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import cast
 
-from weightkit.transports.base import Connection, Server, Service, SyncEndpoint, Transport
+from weightkit.transports.base import OPEN, Access, Connection, Server, Service, SyncEndpoint, Transport
+
+# gRPC's core writes a line of its own for every failed handshake, without limit and past every log; it reads this once
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 TRANSPORTS: dict[str, str] = {
     "memory": "weightkit.transports.memory",  # memory:NAME, within one process
@@ -20,11 +24,21 @@ def transport_for(address: str) -> Transport:
     return cast(Transport, import_module(module).TRANSPORT)
 
 
-def serve(bind: str, endpoint: SyncEndpoint, *, services: tuple[Service, ...] = (), insecure: bool = False) -> Server:
+def serve(bind: str, endpoint: SyncEndpoint, *, services: tuple[Service, ...] = (), access: Access = OPEN) -> Server:
     """``endpoint`` listening at ``bind``: ``memory:NAME``, ``HOST:PORT`` (port 0: any free one) or ``unix:PATH``."""
-    return transport_for(bind).serve(bind, endpoint, services=services, insecure=insecure)
+    return transport_for(bind).serve(bind, endpoint, services=services, access=access)
 
 
-def connect(address: str, *, insecure: bool = False) -> Connection:
+def connect(address: str, *, access: Access = OPEN) -> Connection:
     """A connection to the learner at ``address``."""
-    return transport_for(address).connect(address, insecure=insecure)
+    return transport_for(address).connect(address, access=access)
+
+
+def access_of(tls: str | None, token_file: str | None, insecure: bool) -> Access:
+    """What ``--tls DIR``, ``--token-file F`` and ``--insecure`` say. Raises ConfigError for a file without a token."""
+    token = None
+    if token_file is not None:
+        from weightkit.transports._tokens import read_token
+
+        token = read_token(token_file)
+    return Access(insecure=insecure, tls=tls, token=token)

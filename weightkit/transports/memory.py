@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from weightkit.errors import AddressInUse, Disconnected, UsageError
 from weightkit.transports.base import (
+    OPEN,
+    Access,
     Ack,
+    Chunk,
+    Fetch,
     Hello,
+    LiveReport,
+    LiveState,
     Nack,
+    Question,
+    Receipt,
     Reject,
     Service,
     Status,
     SyncEndpoint,
+    Watch,
     WatchMessage,
     Welcome,
 )
@@ -47,6 +57,10 @@ class MemoryServer:
             self._sessions.discard(session)
         self.endpoint.closed(session)
 
+    def counts(self) -> Mapping[str, int]:
+        """Nothing is ever turned away within a process."""
+        return {}
+
     def close(self) -> None:
         """Free the name and end every watch."""
         with _lock:
@@ -73,20 +87,27 @@ class MemoryConnection:
         return server
 
     def hello(self, hello: Hello) -> Welcome | Reject:
-        return self._server().endpoint.hello(hello)
+        reply = self._server().endpoint.hello(hello)
+        return replace(reply, shared=None) if isinstance(reply, Welcome) else reply  # it is all one memory
 
-    def watch(self, session: str) -> Iterator[WatchMessage]:
+    def watch(self, watch: Watch) -> Iterator[WatchMessage]:
         server = self._server()
-        self._session = session
-        server.opened(session)
+        self._session = watch.session
+        server.opened(watch.session)
         try:
-            for message in server.endpoint.watch(session):
+            for message in server.endpoint.watch(watch):
                 if self._closed:
                     break
                 yield message
         finally:
-            server.ended(session)
+            server.ended(watch.session)
         raise Disconnected(f"{self._address}: the learner ended the session")
+
+    def received(self, receipt: Receipt) -> None:
+        self._server().endpoint.received(receipt)
+
+    def fetch(self, fetch: Fetch) -> Iterator[Chunk]:
+        return self._server().endpoint.fetch(fetch)
 
     def ack(self, ack: Ack) -> None:
         self._server().endpoint.ack(ack)
@@ -94,8 +115,17 @@ class MemoryConnection:
     def nack(self, nack: Nack) -> None:
         self._server().endpoint.nack(nack)
 
+    def answer(self, report: LiveReport) -> None:
+        self._server().endpoint.answer(report)
+
     def status(self) -> Status:
         return self._server().endpoint.status()
+
+    def describe(self) -> Welcome:
+        return self._server().endpoint.describe()
+
+    def ask(self, question: Question) -> LiveState:
+        return self._server().endpoint.ask(question)
 
     def close(self) -> None:
         with _lock:
@@ -109,15 +139,15 @@ class MemoryTransport:
     """Within one process."""
 
     def serve(
-        self, bind: str, endpoint: SyncEndpoint, *, services: tuple[Service, ...] = (), insecure: bool = False
+        self, bind: str, endpoint: SyncEndpoint, *, services: tuple[Service, ...] = (), access: Access = OPEN
     ) -> MemoryServer:
-        del insecure  # nothing leaves the process
+        del access  # nothing leaves the process
         if services:
             raise UsageError(f"{bind}: the memory transport carries no further services", hint="bind to 127.0.0.1:0")
         return MemoryServer(bind, endpoint)
 
-    def connect(self, address: str, *, insecure: bool = False) -> MemoryConnection:
-        del insecure
+    def connect(self, address: str, *, access: Access = OPEN) -> MemoryConnection:
+        del access
         return MemoryConnection(address)
 
 

@@ -61,6 +61,8 @@ class ArmEnv:
         RenderingUnavailable: cameras are asked for and this machine cannot draw.
     """
 
+    simulated = True
+
     def __init__(
         self,
         *,

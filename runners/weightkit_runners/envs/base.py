@@ -39,6 +39,10 @@ class RobotEnv(Protocol):
     def action_dim(self) -> int:
         """Number of action components, A."""
 
+    @property
+    def simulated(self) -> bool:
+        """Whether nothing real moves, so that acting may be interrupted at any step. May be left out: then not."""
+
     def reset(self, seed: int) -> Observation:
         """First observation of the episode that ``seed`` names."""
 

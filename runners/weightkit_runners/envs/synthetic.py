@@ -15,6 +15,8 @@ class SyntheticEnv:
     Needs no simulator and no GL library.
     """
 
+    simulated = True
+
     def __init__(
         self,
         *,

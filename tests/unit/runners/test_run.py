@@ -15,7 +15,7 @@ from weightkit.core.version import WeightVersion
 from weightkit_runners.actor import Actor
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
-from weightkit_runners.experience import ExperienceBatch
+from weightkit_runners.experience import BatchRefused, ExperienceBatch
 from weightkit_runners.learner import Learner, prepare_policy
 from weightkit_runners.replay import transition_specs
 from weightkit_runners.templates import read_template
@@ -157,8 +157,9 @@ def test_transitions_of_another_configuration_are_refused_and_training_goes_on(
     bad = {**good, key: np.zeros((5, 7), np.float32)}
     missing = {name: value for name, value in good.items() if name != key}
     for transition in (bad, missing):
-        learner._accept(ExperienceBatch("rogue", 1, version, (transition,)))
-    assert learner.refused == 2
+        with pytest.raises(BatchRefused, match=key):
+            learner._check(ExperienceBatch("rogue", 1, version, (transition,)))
+    learner._check(ExperienceBatch("a", 1, version, (good,) * 4))
     learner._accept(ExperienceBatch("a", 1, version, (good,) * 4))
     assert learner.drain(wait_s=PATIENCE_S) == 4
     learner.step()

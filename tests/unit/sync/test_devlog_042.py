@@ -18,7 +18,8 @@ from weightkit.architectures.sac.architecture import ARCHITECTURE as SAC
 from weightkit.core.group import Transfer
 from weightkit.errors import NeedsNotMet, PinMismatch, UncoveredRead
 from weightkit.sync.grouping import make_manifest
-from weightkit.sync.publisher import Publisher, SyncService
+from weightkit.sync.publisher import Publisher
+from weightkit.sync.service import SyncService
 from weightkit.sync.subscriber import Subscriber
 from weightkit.transports import serve
 from weightkit.transports.base import PROTOCOL, Hello, Welcome

@@ -187,7 +187,7 @@ def test_it_can_be_left_out() -> None:
 def test_a_learner_that_sends_no_probe_or_a_broken_one_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     pub, _, actor = pair()
     with pub:
-        pub._service.probe = b"no probe at all"
+        pub._service._probe = b"no probe at all"
         pub.publish()
         with Subscriber(actor, pub.address, act=act, probes=PROBES, actor_id="a") as sub:
             assert sub.wait_for_first(20).counter == 1

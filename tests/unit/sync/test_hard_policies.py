@@ -219,7 +219,7 @@ def test_a_second_version_that_is_refused_leaves_the_first_one_acting() -> None:
             held = actor.weight.detach().clone()
             with torch.no_grad():
                 learner.weight.add_(1)
-            sub._trial._act = lambda p, x: p(x) * 3.0  # the actor's code is reloaded, and is another now
+            sub._policy._trial._act = lambda p, x: p(x) * 3.0  # the actor's code is reloaded, and is another now
             pub.publish()
             with pytest.raises(ActsDifferently):
                 poll_until_news(sub, pub)

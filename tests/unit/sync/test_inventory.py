@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from weightkit.core.group import Transfer
 from weightkit.core.jsonio import parse_json
 from weightkit.errors import SyncError, UsageError
 from weightkit.sync.grouping import make_manifest
-from weightkit.sync.inventory import inventory
+from weightkit.sync.inventory import Inventory, Item, inventory
 
 
 class Everything(nn.Module):
@@ -169,3 +171,66 @@ def test_a_manifest_is_what_its_schema_says() -> None:
     schema = parse_json((Path(__file__).parents[3] / "schemas/json/manifest.v1.schema.json").read_bytes(), origin="it")
     policy = drqv2_policy(SMALL_DRQV2, 0)
     jsonschema.validate(make_manifest(policy, drqv2_groups(policy), architecture="drqv2").to_dict(), schema)
+
+
+# ---- the inventory that is kept
+
+
+class Kept(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        self.register_buffer("count", torch.zeros(2))
+        self.plain = torch.zeros(3)
+        self.table = np.zeros(3)
+        self.nets = [nn.Linear(1, 1)]
+        self.caches: dict[str, Any] = {"a": [torch.zeros(1)]}
+        self.steps = 0
+
+
+def tie(m: Kept) -> None:
+    m.inner[1].weight.data = m.inner[0].weight.data
+
+
+CHANGES: dict[str, Callable[[Kept], object]] = {
+    "a parameter": lambda m: setattr(m.inner[0], "weight", nn.Parameter(torch.ones(2, 2))),
+    "its storage": lambda m: setattr(m.inner[0].weight, "data", torch.ones(2, 2)),
+    "two tied by their storage": tie,
+    "a module": lambda m: m.inner.__setitem__(1, nn.Linear(2, 2)),
+    "a buffer": lambda m: setattr(m, "count", torch.ones(2)),
+    "a new buffer": lambda m: m.inner[1].register_buffer("late", torch.ones(1)),
+    "a plain attribute": lambda m: setattr(m, "plain", torch.ones(3)),
+    "a new attribute": lambda m: setattr(m.inner[0], "late", torch.ones(1)),
+    "an array": lambda m: setattr(m, "table", np.ones(3)),
+    "a net in a plain list": lambda m: m.nets.append(nn.Linear(1, 1)),
+    "a parameter of a net in a plain list": lambda m: setattr(m.nets[0], "weight", nn.Parameter(torch.ones(1, 1))),
+    "a tensor deep in containers": lambda m: m.caches["a"].append(torch.ones(1)),
+    "nothing but a number": lambda m: setattr(m, "steps", 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_inventory_that_is_kept_is_always_that_of_now(change: str) -> None:
+    policy = Kept()
+    kept = Inventory(policy)
+    first = kept.items()
+    assert kept.items() is first
+    CHANGES[change](policy)
+
+    def described(items: tuple[Item, ...]) -> list[tuple[object, ...]]:
+        return [(i.name, id(i.tensor) if i.kind != "numpy attribute" else 0, i.kind, i.alias_of) for i in items]
+
+    assert described(kept.items()) == described(inventory(policy))
+    assert (kept.items() is first) == (change == "nothing but a number")
+    assert kept.by_name().keys() == {item.name for item in inventory(policy)}
+
+
+def test_looking_again_takes_no_second_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Kept()
+    kept = Inventory(policy)
+    kept.items()
+    monkeypatch.setattr("weightkit.sync.inventory.inventory", lambda policy: pytest.fail("made again"))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1)
+    assert kept.items()

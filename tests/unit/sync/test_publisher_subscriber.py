@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from strategies import SMALL_DRQV2, act, drqv2_groups, drqv2_observations, drqv2_policy
+from weightkit.arena import Arena
 from weightkit.errors import (
     AddressInUse,
     IncompleteUpdate,
@@ -21,11 +24,11 @@ from weightkit.errors import (
     UnsyncedRead,
     UsageError,
 )
-from weightkit.sync import subscriber
 from weightkit.sync.grouping import make_manifest
 from weightkit.sync.publisher import Publisher
 from weightkit.sync.subscriber import Subscriber
-from weightkit.transports.base import Backoff
+from weightkit.transports import connect
+from weightkit.transports.base import Backoff, Question
 
 PROBES = drqv2_observations(SMALL_DRQV2, 0)
 
@@ -196,7 +199,7 @@ def test_another_architecture_is_refused_by_the_learner_with_every_name() -> Non
 def test_weights_that_cannot_be_put_in_whole_leave_a_poisoned_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     actor = drqv2_policy(SMALL_DRQV2, 1)
     with publisher_of(drqv2_policy(SMALL_DRQV2, 0)) as pub, subscriber_of(actor, pub.address) as sub:
-        monkeypatch.setattr(subscriber, "copy_tensor", lambda source, target: None)
+        monkeypatch.setattr(Arena, "unpack", lambda self, name, target: None)
         pub.publish()
         with pytest.raises(IncompleteUpdate):
             sub.wait_for_first(20)
@@ -262,3 +265,30 @@ def test_integers_are_sent_and_poisoned_too() -> None:
             pub.publish()
             sub.wait_for_first(20)
     assert torch.equal(act(actor, probes[0]), act(learner, probes[0]))
+
+
+def test_after_a_reconnect_versions_are_acknowledged_and_scrambled_weights_come_again() -> None:
+    learner, actor = drqv2_policy(SMALL_DRQV2, 0), drqv2_policy(SMALL_DRQV2, 1)
+    with publisher_of(learner, bind="127.0.0.1:0") as pub, subscriber_of(actor, pub.address) as sub:
+        pub.publish()
+        sub.wait_for_first(20)
+        connection, before = sub._connection, sub._session_id
+        assert connection is not None
+        connection.close()
+        pub.publish()
+        give_up_at = time.monotonic() + 20
+        while sub.poll(0.05) is None or sub._session_id == before:
+            assert time.monotonic() < give_up_at
+        assert pub.wait_acked("a", 2, timeout_s=10)
+        onlooker = connect(pub.address)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(onlooker.ask, Question("a", scramble=True, force=True))
+                while not answer.done():
+                    sub.poll(0.05)
+            state = answer.result()
+        finally:
+            onlooker.close()
+    assert (state.unanswered, state.differing, state.probe_ok) == ("", (), True)
+    assert set(state.scrambled) == set(state.equal) == set(sub.reads)
+    assert torch.equal(act(actor, PROBES[0]), act(learner, PROBES[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,40 @@ from weightkit.core.report import Finding, Report, Severity
 from weightkit.core.tensor import StateSpec, spec
 from weightkit.core.version import WeightVersion
 from weightkit.errors import AddressInUse, Disconnected, TransportError, TransportTimeout, UsageError
+from weightkit.shared_memory import SharedRef
 from weightkit.sync.handshake import accept, answer
 from weightkit.sync.read_set import Trace
 from weightkit.transports import _messages as wire
 from weightkit.transports import connect, serve
+from weightkit.transports._grpc_connection import GrpcConnection
 from weightkit.transports.base import (
+    OPEN,
     PROTOCOL,
+    Access,
     Ack,
     ActorStatus,
     Backoff,
     Chunk,
+    Demand,
+    Fetch,
+    Have,
     Heartbeat,
     Hello,
+    LiveReport,
+    LiveState,
     Nack,
+    Question,
+    Receipt,
     Reject,
+    Resume,
     SnapshotBegin,
     SnapshotEnd,
     Status,
     Superseded,
+    Watch,
     WatchMessage,
     Welcome,
 )
-from weightkit.transports.grpc import GrpcConnection
 
 MANIFEST = SyncManifest(
     "tiny",
@@ -50,22 +63,29 @@ MANIFEST = SyncManifest(
     ),
 )
 STATE = StateSpec({"a": spec("float32", 2, 3), "b": spec("int64"), "tied": spec("int64")}, {"tied": "b"})
-HELLO = Hello(PROTOCOL, "actor", "session", STATE, frozenset({"a", "b"}))
+OFFER = Welcome(PROTOCOL, "run", MANIFEST, {"pin": "digest"})
+WATCH = Watch("session", Resume(2, 1, 64), shared=True)
+HELLO = Hello(PROTOCOL, "actor", "session", STATE, frozenset({"a", "b"}), Have("run", 2, "before"), True)
 BEGIN = SnapshotBegin(WeightVersion("run", 3, -1), MANIFEST.manifest_id, 72, {"a": "1", "b": "2"}, "root")
+SHARED = SharedRef(7, 5, "weightkit-x", 72)
 MESSAGES: list[WatchMessage] = [
-    BEGIN, Chunk(0, b"\x00" * 64), Heartbeat(), Superseded("run", 4), Chunk(64, b"12345678"), SnapshotEnd("root")
+    BEGIN, Chunk(0, b"\x00" * 64), Heartbeat(9), Superseded("run", 4), Chunk(64, b"12345678"), SnapshotEnd("root"),
+    Demand(3, scramble=True), replace(BEGIN, golden=b"g", base=2, resumed_at=64, age_ms=12, shared=SHARED),
 ]  # fmt: skip
 REFUSAL = Reject(
     PROTOCOL, "no", Report("handshake", (Finding("WK301", Severity.ERROR, "a", "said", "do"),), exit_code=1)
 )
-STATUS = Status("run", 3, "root", 1, (ActorStatus("actor", True, 2, "old", 1, 4),))
+STATUS = Status(
+    "run", 3, "root", 1, (ActorStatus("actor", True, 2, "old", 1, 4, True, "stream", 1.5, 72, True),), 9, 0.5
+)
+LIVE = LiveState("actor", 3, 4, ("a",), ("b",), ("b",), ("a", "b"), True, "why")
 
 
 class Recorder:
     """An endpoint that remembers what it was told and says ``MESSAGES``, then waits until its session is closed."""
 
     def __init__(self, reply: Welcome | Reject | None = None) -> None:
-        self.reply = reply or Welcome(PROTOCOL, "run", MANIFEST, {"pin": "digest"})
+        self.reply = reply or OFFER
         self.heard: list[object] = []
         self.changed = threading.Condition()
         self.over: set[str] = set()
@@ -83,16 +103,36 @@ class Recorder:
         self._hear(hello)
         return self.reply
 
-    def watch(self, session: str) -> Iterator[WatchMessage]:
+    def watch(self, watch: Watch) -> Iterator[WatchMessage]:
+        self._hear(watch)
         yield from MESSAGES
         with self.changed:
-            self.changed.wait_for(lambda: session in self.over, timeout=30)
+            self.changed.wait_for(lambda: watch.session in self.over, timeout=30)
 
     def ack(self, ack: Ack) -> None:
         self._hear(ack)
 
     def nack(self, nack: Nack) -> None:
         self._hear(nack)
+
+    def received(self, receipt: Receipt) -> None:
+        self._hear(receipt)
+
+    def fetch(self, fetch: Fetch) -> Iterator[Chunk]:
+        self._hear(fetch)
+        if fetch.counter != 3:
+            raise LookupError("gone")
+        yield Chunk(64, b"12345678")
+
+    def answer(self, report: LiveReport) -> None:
+        self._hear(report)
+
+    def describe(self) -> Welcome:
+        return OFFER
+
+    def ask(self, question: Question) -> LiveState:
+        self._hear(question)
+        return LIVE
 
     def status(self) -> Status:
         return STATUS
@@ -123,7 +163,8 @@ def test_every_message_arrives_as_it_was_sent(bind: str) -> None:
         connection = connect(server.address)
         assert connection.hello(HELLO) == endpoint.reply
         assert endpoint.heard == [HELLO]
-        stream = connection.watch("session")
+        assert connection.describe() == OFFER
+        stream = connection.watch(WATCH)
         for expected in MESSAGES:
             assert same(next(stream), expected)
         ack, nack = Ack("actor", "session", "run", 3, "root", 1.5), Nack("actor", "session", "run", 3, "why", "a")
@@ -131,7 +172,18 @@ def test_every_message_arrives_as_it_was_sent(bind: str) -> None:
         connection.nack(nack)
         assert endpoint.wait_for(ack)
         assert endpoint.wait_for(nack)
-        assert connection.status() == STATUS
+        receipt, fetch = Receipt("session", "run", 3, (2, 3)), Fetch("session", "run", 3, ("b",))
+        report = LiveReport("session", 3, "run", 3, {"a": "1"}, ("a",), ("b",), True, "why")
+        question = Question("actor", scramble=True, force=True)
+        connection.received(receipt)
+        connection.answer(report)
+        assert [(chunk.offset, bytes(chunk.data)) for chunk in connection.fetch(fetch)] == [(64, b"12345678")]
+        with pytest.raises(LookupError):
+            list(connection.fetch(replace(fetch, counter=2)))
+        assert connection.ask(question) == LIVE
+        for message in (WATCH, receipt, report, fetch, question):
+            assert endpoint.wait_for(message)
+        assert replace(connection.status(), counts={}) == STATUS
     finally:
         if connection is not None:
             connection.close()
@@ -157,7 +209,7 @@ def test_closing_a_connection_ends_its_watch_and_frees_its_session(bind: str) ->
 
     def follow() -> None:
         try:
-            for message in connection.watch("session"):
+            for message in connection.watch(WATCH):
                 if isinstance(message, SnapshotEnd):
                     arrived.set()
         except TransportError as error:
@@ -180,7 +232,7 @@ def test_closing_a_server_ends_every_watch(bind: str) -> None:
     server = serve(bind, Recorder())
     connection = connect(server.address)
     try:
-        stream = connection.watch("session")
+        stream = connection.watch(WATCH)
         for _ in MESSAGES:
             next(stream)
         closing = threading.Thread(target=server.close)
@@ -228,7 +280,7 @@ def test_plain_text_beyond_this_machine_is_refused_on_both_sides(address: str) -
 
 
 def test_insecure_is_said_aloud_and_then_taken() -> None:
-    server = serve("0.0.0.0:0", Recorder(), insecure=True)
+    server = serve("0.0.0.0:0", Recorder(), access=Access(insecure=True))
     server.close()
 
 
@@ -246,17 +298,17 @@ def test_a_port_that_another_program_holds_is_in_use() -> None:
 
 def test_a_silent_learner_counts_as_gone() -> None:
     server = serve("127.0.0.1:0", Recorder())  # says MESSAGES, then never a heartbeat
-    connection = GrpcConnection(server.address, False, silence_s=0.2)
+    connection = GrpcConnection(server.address, OPEN, silence_s=0.2)
     try:
         with pytest.raises(Disconnected, match="nothing was heard"):
-            list(connection.watch("session"))
+            list(connection.watch(WATCH))
     finally:
         connection.close()
         server.close()
 
 
 def test_a_peer_that_accepts_and_never_answers_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weightkit.transports.grpc.CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("weightkit.transports._grpc_connection.CALL_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         connection = connect(f"127.0.0.1:{mute.getsockname()[1]}")
         try:
@@ -314,7 +366,7 @@ def test_a_hello_with_an_unknown_dtype_is_refused_and_the_server_lives_on() -> N
 
 def test_version_skew_names_both_protocols_on_either_side() -> None:
     newer = Hello(PROTOCOL + 6, "actor", "session", STATE, frozenset())
-    reply = answer(newer, MANIFEST, run_id="run", pins={})
+    reply = answer(newer, OFFER)
     assert isinstance(reply, Reject)
     assert "protocol 1" in reply.message
     assert "protocol 7" in reply.message

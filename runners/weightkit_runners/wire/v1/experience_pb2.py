@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*weightkit_runners/wire/v1/experience.proto\x12\x19weightkit_runners.wire.v1\"z\n\tFromActor\x12/\n\x04open\x18\x01 \x01(\x0b\x32\x1f.weightkit_runners.wire.v1.OpenH\x00\x12\x31\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32 .weightkit_runners.wire.v1.BatchH\x00\x42\t\n\x07message\"9\n\x04Open\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\t\"l\n\x05\x42\x61tch\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\x12\x14\n\x0clearner_step\x18\x04 \x01(\x03\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"I\n\x0bTransitions\x12:\n\x0btransitions\x18\x01 \x03(\x0b\x32%.weightkit_runners.wire.v1.Transition\"@\n\nTransition\x12\x32\n\x07tensors\x18\x01 \x03(\x0b\x32!.weightkit_runners.wire.v1.Tensor\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"4\n\x0b\x46romLearner\x12\x14\n\x0c\x61\x63\x63\x65pted_seq\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\t2j\n\nExperience\x12\\\n\x08\x45xchange\x12$.weightkit_runners.wire.v1.FromActor\x1a&.weightkit_runners.wire.v1.FromLearner(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*weightkit_runners/wire/v1/experience.proto\x12\x19weightkit_runners.wire.v1\"z\n\tFromActor\x12/\n\x04open\x18\x01 \x01(\x0b\x32\x1f.weightkit_runners.wire.v1.OpenH\x00\x12\x31\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32 .weightkit_runners.wire.v1.BatchH\x00\x42\t\n\x07message\"9\n\x04Open\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\t\"\x84\x01\n\x05\x42\x61tch\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\x12\x14\n\x0clearner_step\x18\x04 \x01(\x03\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x16\n\x0erefusals_heard\x18\x07 \x01(\r\"I\n\x0bTransitions\x12:\n\x0btransitions\x18\x01 \x03(\x0b\x32%.weightkit_runners.wire.v1.Transition\"@\n\nTransition\x12\x32\n\x07tensors\x18\x01 \x03(\x0b\x32!.weightkit_runners.wire.v1.Tensor\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"Y\n\x0b\x46romLearner\x12\x14\n\x0c\x61\x63\x63\x65pted_seq\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\t\x12\x13\n\x0brefused_seq\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"\x8f\x01\n\rJournalRecord\x12:\n\x06header\x18\x01 \x01(\x0b\x32(.weightkit_runners.wire.v1.JournalHeaderH\x00\x12\x38\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\'.weightkit_runners.wire.v1.JournalBatchH\x00\x42\x08\n\x06record\"^\n\rJournalHeader\x12\x38\n\x06\x65pochs\x18\x01 \x03(\x0b\x32(.weightkit_runners.wire.v1.AcceptedEpoch\x12\x13\n\x0btransitions\x18\x02 \x01(\x04\"R\n\rAcceptedEpoch\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x13\n\x0btransitions\x18\x04 \x01(\x04\"u\n\x0cJournalBatch\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x13\n\x0btransitions\x18\x03 \x01(\x04\x12/\n\x05\x62\x61tch\x18\x04 \x01(\x0b\x32 .weightkit_runners.wire.v1.Batch2j\n\nExperience\x12\\\n\x08\x45xchange\x12$.weightkit_runners.wire.v1.FromActor\x1a&.weightkit_runners.wire.v1.FromLearner(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FROMACTOR']._serialized_end=195
   _globals['_OPEN']._serialized_start=197
   _globals['_OPEN']._serialized_end=254
-  _globals['_BATCH']._serialized_start=256
-  _globals['_BATCH']._serialized_end=364
-  _globals['_TRANSITIONS']._serialized_start=366
-  _globals['_TRANSITIONS']._serialized_end=439
-  _globals['_TRANSITION']._serialized_start=441
-  _globals['_TRANSITION']._serialized_end=505
-  _globals['_TENSOR']._serialized_start=507
-  _globals['_TENSOR']._serialized_end=573
-  _globals['_FROMLEARNER']._serialized_start=575
-  _globals['_FROMLEARNER']._serialized_end=627
-  _globals['_EXPERIENCE']._serialized_start=629
-  _globals['_EXPERIENCE']._serialized_end=735
+  _globals['_BATCH']._serialized_start=257
+  _globals['_BATCH']._serialized_end=389
+  _globals['_TRANSITIONS']._serialized_start=391
+  _globals['_TRANSITIONS']._serialized_end=464
+  _globals['_TRANSITION']._serialized_start=466
+  _globals['_TRANSITION']._serialized_end=530
+  _globals['_TENSOR']._serialized_start=532
+  _globals['_TENSOR']._serialized_end=598
+  _globals['_FROMLEARNER']._serialized_start=600
+  _globals['_FROMLEARNER']._serialized_end=689
+  _globals['_JOURNALRECORD']._serialized_start=692
+  _globals['_JOURNALRECORD']._serialized_end=835
+  _globals['_JOURNALHEADER']._serialized_start=837
+  _globals['_JOURNALHEADER']._serialized_end=931
+  _globals['_ACCEPTEDEPOCH']._serialized_start=933
+  _globals['_ACCEPTEDEPOCH']._serialized_end=1015
+  _globals['_JOURNALBATCH']._serialized_start=1017
+  _globals['_JOURNALBATCH']._serialized_end=1134
+  _globals['_EXPERIENCE']._serialized_start=1136
+  _globals['_EXPERIENCE']._serialized_end=1242
 # @@protoc_insertion_point(module_scope)

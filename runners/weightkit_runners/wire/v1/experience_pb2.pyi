@@ -24,20 +24,22 @@ class Open(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., actor_id: _Optional[str] = ..., epoch: _Optional[str] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("seq", "run_id", "counter", "learner_step", "payload", "digest")
+    __slots__ = ("seq", "run_id", "counter", "learner_step", "payload", "digest", "refusals_heard")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     LEARNER_STEP_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_HEARD_FIELD_NUMBER: _ClassVar[int]
     seq: int
     run_id: str
     counter: int
     learner_step: int
     payload: bytes
     digest: str
-    def __init__(self, seq: _Optional[int] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., learner_step: _Optional[int] = ..., payload: _Optional[bytes] = ..., digest: _Optional[str] = ...) -> None: ...
+    refusals_heard: int
+    def __init__(self, seq: _Optional[int] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., learner_step: _Optional[int] = ..., payload: _Optional[bytes] = ..., digest: _Optional[str] = ..., refusals_heard: _Optional[int] = ...) -> None: ...
 
 class Transitions(_message.Message):
     __slots__ = ("transitions",)
@@ -64,9 +66,53 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class FromLearner(_message.Message):
-    __slots__ = ("accepted_seq", "refused")
+    __slots__ = ("accepted_seq", "refused", "refused_seq", "digest")
     ACCEPTED_SEQ_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     accepted_seq: int
     refused: str
-    def __init__(self, accepted_seq: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+    refused_seq: int
+    digest: str
+    def __init__(self, accepted_seq: _Optional[int] = ..., refused: _Optional[str] = ..., refused_seq: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class JournalRecord(_message.Message):
+    __slots__ = ("header", "batch")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    header: JournalHeader
+    batch: JournalBatch
+    def __init__(self, header: _Optional[_Union[JournalHeader, _Mapping]] = ..., batch: _Optional[_Union[JournalBatch, _Mapping]] = ...) -> None: ...
+
+class JournalHeader(_message.Message):
+    __slots__ = ("epochs", "transitions")
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
+    epochs: _containers.RepeatedCompositeFieldContainer[AcceptedEpoch]
+    transitions: int
+    def __init__(self, epochs: _Optional[_Iterable[_Union[AcceptedEpoch, _Mapping]]] = ..., transitions: _Optional[int] = ...) -> None: ...
+
+class AcceptedEpoch(_message.Message):
+    __slots__ = ("actor_id", "epoch", "seq", "transitions")
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
+    actor_id: str
+    epoch: str
+    seq: int
+    transitions: int
+    def __init__(self, actor_id: _Optional[str] = ..., epoch: _Optional[str] = ..., seq: _Optional[int] = ..., transitions: _Optional[int] = ...) -> None: ...
+
+class JournalBatch(_message.Message):
+    __slots__ = ("actor_id", "epoch", "transitions", "batch")
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    actor_id: str
+    epoch: str
+    transitions: int
+    batch: Batch
+    def __init__(self, actor_id: _Optional[str] = ..., epoch: _Optional[str] = ..., transitions: _Optional[int] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
