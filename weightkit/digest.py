@@ -53,8 +53,12 @@ def root_digest(digests: Mapping[str, str]) -> str:
     return sha256_bytes(canonical_json(dict(digests)))
 
 
+def tensor_hasher(dtype: str, shape: Sequence[int]) -> xxhash.xxh3_128:
+    """What gives `tensor_digest` once the tensor's bytes have gone through its ``update``, piece by piece."""
+    return xxhash.xxh3_128(f"{dtype}{[int(size) for size in shape]}\n".encode())
+
+
 def _digest(dtype: str, shape: Sequence[int], content: bytes | bytearray | memoryview) -> str:
-    digest = xxhash.xxh3_128()
-    digest.update(f"{dtype}{[int(size) for size in shape]}\n".encode())
+    digest = tensor_hasher(dtype, shape)
     digest.update(content)
     return digest.hexdigest()

@@ -20,9 +20,8 @@ class Metrics:
 
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = path.open("a", encoding="utf-8")
         self._writer: Any = _writer(path.parent / "tensorboard" / path.stem) if tensorboard else None
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         """One row, at ``step`` of whatever this kind counts by. On disk when this returns, so far as the kernel is."""

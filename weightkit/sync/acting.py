@@ -94,25 +94,26 @@ class ActingPolicy:
             for name in (*self._pinned(manifest), *self._waived(manifest)):
                 copy_tensor(self._original[name], own[name])
         before, self._live = self._live, {}
-        self._copy(received, own, {n for n, digest in begin.digests.items() if before.get(n) != digest})
-        live = {name: live_digest(own[name]) for name in received.arena.names}
+        live = self._copied(received, own, {n for n, digest in begin.digests.items() if before.get(n) != digest})
+        live |= {name: live_digest(own[name]) for name in received.arena.names if name not in live}
         spoiled = {name for name, digest in live.items() if begin.digests[name] != digest}
         if spoiled and all(before.get(name) == begin.digests[name] for name in spoiled):
             logger.warning("changed by something else than the learner, and put right: %s", ", ".join(sorted(spoiled)))
-            self._copy(received, own, spoiled)
-            live |= {name: live_digest(own[name]) for name in spoiled}
+            live |= self._copied(received, own, spoiled)
         verify(live, begin)
         self._original = None
         self._live = live
         return root_digest(live)
 
-    def _copy(self, received: Received, own: dict[str, Tensor], names: set[str]) -> None:
+    def _copied(self, received: Received, own: dict[str, Tensor], names: set[str]) -> dict[str, str]:
+        """Copy these tensors into the policy, under all of their names; the digests of what lies there then."""
         manifest = received.arena.manifest
         sent = {g.name for g in manifest.groups if g.transfer is Transfer.SEND}
-        for entry in manifest.entries:
-            first = entry.alias_of or entry.name
-            if entry.group in sent and first in names:
-                received.arena.unpack(first, own[entry.name])
+        for entry in manifest.entries:  # a second name may be a tensor of its own here: all are filled, then all hashed
+            if entry.alias_of in names and entry.group in sent:
+                received.arena.unpack(str(entry.alias_of), own[entry.name])
+        taken = {name: received.arena.unpack(name, own[name]) for name in received.arena.names if name in names}
+        return {name: digest or live_digest(own[name]) for name, digest in taken.items()}
 
     def _will_try(self, received: Received, probe: bytes, try_it: bool) -> bool:
         tried = self._tried if self._tried_run == received.begin.version.run_id else 0

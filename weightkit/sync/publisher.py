@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from types import TracebackType
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from weightkit.arena import Arena
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.version import WeightVersion
@@ -23,14 +19,11 @@ from weightkit.sync.handshake import pin_digests
 from weightkit.sync.inventory import Inventory
 from weightkit.sync.proof import Optimizers, judge, raise_for
 from weightkit.sync.read_set import Act, Probes, checked, trace
-from weightkit.sync.receiver import arena_digests
 from weightkit.sync.service import SyncService
 from weightkit.sync.snapshots import Snapshot
 from weightkit.torch_state import spec_of, storage_identity
 from weightkit.transports import serve
 from weightkit.transports.base import OPEN, Access, Service, Status
-
-_SUMMABLE = (torch.float16, torch.float32, torch.float64)
 
 
 class Publisher:
@@ -83,7 +76,6 @@ class Publisher:
             probe=probe,
             shared=access.shared_memory,
         )
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="weightkit-publisher")
         self._server = serve(bind, self._service, services=tuple(services), access=access)
 
     @property
@@ -102,16 +94,15 @@ class Publisher:
             try:
                 own = self._as_announced()
                 slot = self._service.blank()
-                slot.arena.pack(own)
-                digests_of = self._beside.submit(digests_if_finite, slot.arena)
+                packed = slot.arena.pack(own)
+                _check_finite(packed.spoiled)
                 golden = b"" if self._golden is None else self._golden.action()
-                digests = digests_of.result()
             except PublishRefused:
                 self._service.refused += 1
                 raise
             self._counter += 1
             version = WeightVersion(self.run_id, self._counter, learner_step)
-            self._service.offer(Snapshot(version, slot, digests, root_digest(digests), golden))
+            self._service.offer(Snapshot(version, slot, packed.digests, root_digest(packed.digests), golden))
             return version
 
     def _as_announced(self) -> dict[str, Tensor]:
@@ -167,7 +158,6 @@ class Publisher:
         """End every session and stop listening."""
         self._service.close()
         self._server.close()
-        self._beside.shutdown()
 
     def __enter__(self) -> Publisher:
         return self
@@ -178,24 +168,9 @@ class Publisher:
         self.close()
 
 
-def digests_if_finite(arena: Arena) -> dict[str, str]:
-    """The digest of each tensor in an arena. Raises PublishRefused naming those that hold NaN or infinity."""
-    spoiled = [name for name in arena.names if not _finite(arena.tensor(name))]
+def _check_finite(spoiled: tuple[str, ...]) -> None:
     if spoiled:
         raise PublishRefused(
             f"not finite, so not published; the last version stays: {', '.join(spoiled)}",
             hint="training has diverged: look at the losses before the last good version",
         )
-    return arena_digests(arena)
-
-
-def _finite(tensor: Tensor) -> bool:
-    if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
-        return True
-    if tensor.dtype in _SUMMABLE:
-        with np.errstate(all="ignore"):
-            if np.isfinite(tensor.numpy().sum()):  # a sum is the cheapest look at every element; NaN and inf stick
-                return True
-    elif tensor.element_size() == 1:  # float8 knows few operations
-        tensor = tensor.to(torch.float32)
-    return bool(torch.isfinite(tensor).all())

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from weightkit.arena import Arena
+from weightkit.arena import Arena, StreamedDigests
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
-from weightkit.digest import root_digest, tensor_digest
+from weightkit.digest import root_digest
 from weightkit.errors import IncompleteUpdate, StaleVersion, SyncError
 from weightkit.shared_memory import SharedRef, attach
 from weightkit.transports.base import (
@@ -59,6 +59,7 @@ class Receiver:
         self._shared = False
         self._spans: list[tuple[int, int]] = []
         self._at = 0
+        self._streamed: StreamedDigests
         self._mapped: OrderedDict[SharedRef, Arena] = OrderedDict()
 
     @property
@@ -139,6 +140,7 @@ class Receiver:
             self._keep_the_rest(begin)
         self._shared = begin.shared is not None
         self._at = self._spans[0][0] if self._spans else 0
+        self._streamed = StreamedDigests(self._arena, () if self._shared else begin.digests)
         self._begin = replace(begin, digests=digests)
 
     def _go_on(self, begin: SnapshotBegin, unfinished: SnapshotBegin) -> None:
@@ -201,6 +203,7 @@ class Receiver:
                 f"expected the bytes from {self._at} to {end}, found {len(chunk.data)} from {chunk.offset} on"
             )
         self._arena.write(chunk.offset, chunk.data)
+        self._streamed.came(self._at, self._at + len(chunk.data))
         self._at += len(chunk.data)
         if self._at == end:
             del self._spans[0]
@@ -211,7 +214,8 @@ class Receiver:
         assert arena is not None
         if self._spans:
             raise IncompleteUpdate(f"{begin.version} ended before byte {self._at} of {arena.nbytes}")
-        verify(arena_digests(arena), begin)
+        known = self._streamed.done
+        verify({name: known.get(name) or arena.digest(name) for name in arena.names}, begin)
         self.retired = None if self._held is None or self._held.shared else self._held.arena
         self._begin = self._arena = None
         self._held = Received(begin, arena, self._shared)
@@ -227,6 +231,9 @@ class Receiver:
             raise IncompleteUpdate(f"{begin.version}: what the learner shares is not what it announced")
         self._spans = list(self.manifest.spans(damaged))
         self._at = self._spans[0][0] if self._spans else 0
+        intact = {name: digest for name, digest in self._streamed.done.items() if name not in damaged}
+        self._streamed = StreamedDigests(arena, damaged)
+        self._streamed.done |= intact
         try:
             for chunk in fetch(damaged):
                 self._add(chunk)
@@ -238,11 +245,7 @@ class Receiver:
 
 def arena_digests(arena: Arena) -> dict[str, str]:
     """The digest of each tensor in an arena."""
-    specs = arena.manifest.state
-    return {
-        name: tensor_digest(arena.bytes_of(name).data, dtype=specs[name].dtype.name, shape=specs[name].shape)
-        for name in arena.names
-    }
+    return {name: arena.digest(name) for name in arena.names}
 
 
 def verify(found: Mapping[str, str], begin: SnapshotBegin) -> None:

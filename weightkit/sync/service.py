@@ -43,6 +43,7 @@ REMEMBERED_ROOTS = 1024
 REMEMBERED_DIGESTS = 200_000
 MOST_DEMANDS = 16
 ANSWER_S = 30.0
+RECEIPT_S = 10.0  # a version of which an actor has said neither that it holds it nor that it does not is sent again
 _REAL = "it may be moving a real robot; stop it there first, or say --force"
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class _Actor:
     """One actor's slot: the newest version is all that waits for it.
 
     ``sent``: the counter that went out last, ``held``: the one that it is known to hold whole, ``in_flight``: the one
-    that it has said nothing of yet. ``reads``: what it may still read, by counter.
+    that it has said nothing of yet, and ``told_at`` when that had gone out. ``reads``: what it may still read, by
+    counter.
     """
 
     actor_id: str
@@ -62,6 +64,7 @@ class _Actor:
     sent: int = 0
     held: int = 0
     in_flight: int = 0
+    told_at: float = float("inf")
     reads: dict[int, Snapshot] = field(default_factory=dict)
     acked: int = 0
     root: str = ""
@@ -207,12 +210,16 @@ class SyncService:
             )
             if actor.demands:
                 return actor.demands.popleft()
+            if actor.in_flight and time.monotonic() - actor.told_at > RECEIPT_S:
+                actor.nacks += 1  # what it had to say of it was lost
+                self._start_again(actor)
             current = self._current
             if not news() or actor.ended:
-                return Heartbeat(0 if current is None else current.version.counter)
+                return Heartbeat(0 if current is None else current.version.counter, actor.acked)
             assert current is not None
             counter = current.version.counter
             actor.sent = actor.in_flight = counter
+            actor.told_at = float("inf")
             actor.reads[counter] = current
             current.slot.users.add(actor.session)
             return current
@@ -258,6 +265,7 @@ class SyncService:
             actor.sent_bytes += len(chunk.data)
             yield chunk
         yield SnapshotEnd(snapshot.root)
+        actor.told_at = time.monotonic()
         return False
 
     def fetch(self, fetch: Fetch) -> Iterator[Chunk]:
@@ -289,8 +297,8 @@ class SyncService:
             actor = self._sessions.get(ack.session)
             if actor is None or ack.run_id != self.run_id or ack.counter < actor.acked:
                 return
-            if self._roots.get(ack.counter, ack.applied_root) != ack.applied_root:
-                actor.nacks += 1  # it acts with something that was never published
+            if self._roots.get(ack.counter) != ack.applied_root:
+                actor.nacks += 1  # it acts with something that was never published, or is not remembered any more
                 self._start_again(actor)
             else:
                 actor.acked, actor.root = ack.counter, ack.applied_root
@@ -335,6 +343,8 @@ class SyncService:
     def _end(self, actor: _Actor) -> None:
         actor.ended = True
         self._sessions.pop(actor.session, None)
+        for snapshot in actor.reads.values():
+            snapshot.slot.haunted |= actor.path == "shared memory"
         self._keep(actor, ())
 
     # ---- who looks on

@@ -19,12 +19,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """Room for one version. ``users``: sessions that read it. ``revoked``: given up, and never written again."""
+    """Room for one version. ``users``: sessions that read it. ``revoked``: given up, and never written again.
+
+    ``haunted``: a session that is gone may still read it, for its actor maps it and acts on.
+    """
 
     arena: Arena
     shared: SharedBuffer | None
     users: set[str] = field(default_factory=set)
     revoked: bool = False
+    haunted: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +86,8 @@ class SnapshotPool:
 
     def blank(self, current: Slot | None) -> Slot:
         """Room for the next version; ``current`` holds the newest and is left alone."""
+        for slot in [slot for slot in self._slots if slot.haunted and not slot.users and slot is not current]:
+            self._revoke(slot)
         idle = next((slot for slot in self._slots if not slot.users and slot is not current), None)
         if idle is not None:
             self._slots.remove(idle)

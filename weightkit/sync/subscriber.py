@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 _WROTE = "does anything else write to the policy?"
 SCRAMBLED_S = 30.0
 _MOST_SHARED_FAILURES = 2
+_MOST_WRONG_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Subscriber:
         self._connector = connector or (lambda where: connect(where, access=access))
         self._backoff = backoff or Backoff()
         self._may_share = access.shared_memory
-        self._shared_failures = 0
+        self._shared_failures = self._wrong_in_a_row = 0
         self._changed = threading.Condition()
         self._applying = threading.Lock()
         self._staged: _Staged | None = None
@@ -436,6 +437,8 @@ class Subscriber:
             self._start_over = False
             receiver.forget()
         self._hear(message, session)
+        if isinstance(message, Heartbeat):
+            self._acknowledge_again(message, connection, session)
         counter = message.version.counter if isinstance(message, SnapshotBegin) else receiver.counter
         try:
             try:
@@ -445,15 +448,35 @@ class Subscriber:
         except SyncError as error:
             self._counts["stale" if isinstance(error, StaleVersion) else "discarded"] += 1
             self._trouble(error.message)
+            if isinstance(error, StaleVersion) and receiver.have is not None and receiver.have.counter == counter:
+                self._confirm(receiver, connection, session)  # the learner does not know that it is held
+                return
             if not self._stopping.wait(self._backoff.next_s()):
                 connection.nack(Nack(self.actor_id, session, welcome.run_id, counter, error.message))
             if self._path == "shared memory":
                 self._doubt_shared_memory()
+            self._wrong_in_a_row += 1
+            if self._wrong_in_a_row >= _MOST_WRONG_IN_A_ROW:
+                self._wrong_in_a_row = 0
+                again = "one version after another is wrong, so it starts from the handshake again"
+                raise Disconnected(f"{self.address}: {again}") from None
             return
         if complete is not None:
             self._backoff.reset()
+            self._wrong_in_a_row = 0
             self._stage(receiver, complete, welcome.probe)
-            connection.received(Receipt(session, welcome.run_id, counter, tuple(sorted(self._holds))))
+            self._confirm(receiver, connection, session)
+
+    def _acknowledge_again(self, heartbeat: Heartbeat, connection: Connection, session: str) -> None:
+        """Where the learner does not know what this actor acts with: an acknowledgement was lost."""
+        ack, version = self._last_ack, self._version
+        if ack is not None and version is not None and self._runs[-1] == ack.run_id and heartbeat.acked != ack.counter:
+            connection.ack(replace(ack, session=session, holds=tuple(sorted(self._holds))))
+
+    def _confirm(self, receiver: Receiver, connection: Connection, session: str) -> None:
+        have = receiver.have
+        assert have is not None
+        connection.received(Receipt(session, have.run_id, have.counter, tuple(sorted(self._holds))))
 
     def _doubt_shared_memory(self) -> None:
         """Raises Disconnected where it has failed too often: the next session goes without."""

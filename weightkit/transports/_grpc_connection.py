@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 import grpc  # type: ignore[import-untyped, unused-ignore]
@@ -61,20 +62,14 @@ class GrpcConnection:
         self._speaker = ThreadPoolExecutor(1, thread_name_prefix="weightkit-speaker")
         self._under_way: Future[None] | None = None
 
-    def _method(self, name: str, reply: Any) -> Any:
-        return self._channel.unary_unary(
-            f"/{SERVICE}/{name}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=reply.FromString,
-        )
-
     def _call(self, name: str, message: Any, reply: Any = pb.Empty, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         try:
-            return self._method(name, reply)(message, timeout=timeout_s)
+            content = self._channel.unary_unary(f"/{SERVICE}/{name}", wire.sealed)(message, timeout=timeout_s)
         except grpc.RpcError as error:
             raise error_of(error, self._address, self._access) from None
         except ValueError as error:  # the channel was closed by another thread
             raise Disconnected(f"{self._address}: {error}") from None
+        return self._understood(partial(wire.parsed, reply), content)
 
     def _send(self, name: str, message: Any, what: str) -> None:
         """Without waiting, not even for gRPC to take it: whoever acknowledges is about to act."""
@@ -116,9 +111,7 @@ class GrpcConnection:
             yield message
 
     def _frames(self, name: str, request: Any) -> Iterator[WatchMessage]:
-        method = self._channel.unary_stream(
-            f"/{SERVICE}/{name}", request_serializer=lambda message: message.SerializeToString()
-        )
+        method = self._channel.unary_stream(f"/{SERVICE}/{name}", wire.sealed)
         try:
             with self._lock:
                 if self._closed:

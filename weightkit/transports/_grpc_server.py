@@ -113,9 +113,7 @@ class GrpcServer:
             except ValueError as error:
                 self._malformed(context, error)
 
-        return grpc.unary_unary_rpc_method_handler(
-            call, response_serializer=lambda message: message.SerializeToString()
-        )
+        return grpc.unary_unary_rpc_method_handler(call, response_serializer=wire.sealed)
 
     def _stream(self, kind: Any, function: Callable[[Any, Any], Iterator[bytes]]) -> Any:
         def call(content: bytes, context: Any) -> Iterator[bytes]:

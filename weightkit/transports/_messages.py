@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import xxhash
 from google.protobuf.message import DecodeError
 
 from weightkit.core.dtype import DTYPES
@@ -41,6 +42,7 @@ from weightkit.wire.v1 import sync_pb2 as pb
 
 CONTROL, CHUNK = 1, 2
 _OFFSET_BYTES = 8
+_CHECK_TAG, _CHECK_BYTES = b"\x79", 8  # field 15, eight bytes
 
 
 def hello_to_wire(hello: Hello) -> Any:
@@ -168,7 +170,7 @@ def frame_of(message: WatchMessage) -> bytes:
         if message.frame is None:
             message.frame = b"".join((b"\x02", message.offset.to_bytes(_OFFSET_BYTES, "big"), message.data))
         return message.frame
-    return b"\x01" + bytes(_event_of(message).SerializeToString())
+    return b"\x01" + sealed(_event_of(message))
 
 
 def _event_of(message: WatchMessage) -> Any:
@@ -197,7 +199,7 @@ def _event_of(message: WatchMessage) -> Any:
     if isinstance(message, Demand):
         return pb.WatchEvent(demand=pb.Demand(number=message.number, scramble=message.scramble))
     assert isinstance(message, Heartbeat)
-    return pb.WatchEvent(heartbeat=pb.Heartbeat(counter=message.counter))
+    return pb.WatchEvent(heartbeat=pb.Heartbeat(counter=message.counter, acked=message.acked))
 
 
 def message_of(frame: bytes) -> WatchMessage:
@@ -232,16 +234,28 @@ def message_of(frame: bytes) -> WatchMessage:
     if kind == "demand":
         return Demand(int(event.demand.number), bool(event.demand.scramble))
     if kind == "heartbeat":
-        return Heartbeat(int(event.heartbeat.counter))
+        return Heartbeat(int(event.heartbeat.counter), int(event.heartbeat.acked))
     raise ValueError("an event of the watch stream is of no known kind")
 
 
+def sealed(message: Any) -> bytes:
+    """The bytes of ``message`` with their digest as the last field."""
+    content = bytes(message.SerializeToString())
+    return content + _CHECK_TAG + xxhash.xxh3_64_intdigest(content).to_bytes(_CHECK_BYTES, "little")
+
+
 def parsed(kind: Any, content: bytes) -> Any:
-    """A message of ``kind``. Raises ValueError for bytes that are none."""
+    """A message of ``kind``. Raises ValueError for bytes that are none, or not what was sent."""
+    name = kind.DESCRIPTOR.name
+    body, end = content[: -_CHECK_BYTES - 1], content[-_CHECK_BYTES - 1 :]
+    if content or kind is not pb.Empty:
+        check = _CHECK_TAG + xxhash.xxh3_64_intdigest(body).to_bytes(_CHECK_BYTES, "little")
+        if end != check:
+            raise ValueError(f"no {name}: the bytes are malformed or were damaged on their way")
     try:
-        return kind.FromString(content)
+        return kind.FromString(body)
     except DecodeError:
-        raise ValueError(f"no {kind.DESCRIPTOR.name}: the bytes are malformed") from None
+        raise ValueError(f"no {name}: the bytes are malformed") from None
 
 
 def receipt_to_wire(receipt: Receipt) -> Any:

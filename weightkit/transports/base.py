@@ -152,9 +152,10 @@ class Superseded:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Nothing new since version ``counter``, but the learner is there."""
+    """Nothing new since version ``counter``, but the learner is there; it takes the actor to act with ``acked``."""
 
     counter: int = 0
+    acked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

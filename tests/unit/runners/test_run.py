@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from weightkit.core.version import WeightVersion
+from weightkit.errors import StaleWeights
+from weightkit.sync.staleness import Freshness, OnStale
 from weightkit_runners.actor import Actor
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
@@ -176,3 +178,73 @@ def test_a_learner_that_withholds_the_encoder_does_not_start(config: RunConfig) 
         Learner(config, prepare_policy(config, None), bind="127.0.0.1:0", groups=groups)
     assert all(name.startswith("encoder.") for name in refused.value.names)
     assert len(refused.value.names) == 8
+
+
+# ---- weights that are too old
+
+
+def acting(config: RunConfig, learner: Learner, on_stale: OnStale) -> tuple[Actor, list[int]]:
+    """An actor to which any weights are too old, and the steps that it takes."""
+    steps: list[int] = []
+    actor = Actor(
+        config,
+        address=learner.address,
+        name="a",
+        freshness=Freshness(max_age_s=1e-9, on_stale=on_stale),
+        make_env=lambda c: Watched(make_run_env(c), steps.append),  # type: ignore[arg-type, return-value]
+    )
+    return actor, steps
+
+
+def test_an_actor_that_is_to_stop_ends_before_it_moves_on_stale_weights(config: RunConfig, learner: Learner) -> None:
+    actor, steps = acting(config, learner, "stop")
+    with actor:
+        assert actor.wait_for_weights(threading.Event())
+        with pytest.raises(StaleWeights, match="published"):
+            actor.collect(0, threading.Event(), episodes=1)
+    assert steps == []
+
+
+def test_an_actor_that_is_to_hold_does_not_move_until_it_is_stopped(config: RunConfig, learner: Learner) -> None:
+    actor, steps = acting(config, learner, "hold")
+    stop, asked = threading.Event(), threading.Event()
+    with actor:
+        assert actor.wait_for_weights(threading.Event())
+        may_act = actor._guard.may_act
+
+        def counted(age_s: float, lag: int) -> bool:
+            asked.set()
+            return may_act(age_s, lag)
+
+        actor._guard.may_act = counted  # type: ignore[method-assign]
+        thread = threading.Thread(target=lambda: actor.collect(0, stop, episodes=1))
+        thread.start()
+        assert asked.wait(PATIENCE_S)
+        stop.set()
+        thread.join(PATIENCE_S)
+    assert steps == []
+
+
+def test_an_actor_that_is_to_warn_acts_on_and_says_so(
+    config: RunConfig, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    actor, steps = acting(config, learner, "warn")
+    with actor:
+        assert actor.wait_for_weights(threading.Event())
+        actor.collect(0, threading.Event(), episodes=1)
+    assert len(steps) == STEPS
+    assert sum("the weights are stale" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_what_became_of_an_actors_transitions_is_on_disk_on_both_sides(config: RunConfig, learner: Learner) -> None:
+    actor = make_actor(config, learner, lambda number: None)
+    with actor:
+        actor.collect(0, threading.Event(), episodes=2)
+    rows = [json.loads(line) for line in (config.output_dir / "a_metrics.jsonl").read_text().splitlines()]
+    assert [row.get("steps") for row in rows] == [STEPS, STEPS, None]
+    assert all(row["produced"] == row["accepted"] + row["pending"] + row["dropped"] for row in rows)
+    assert (rows[-1]["produced"], rows[-1]["accepted"], rows[-1]["dropped_by"]) == (2 * STEPS, 2 * STEPS, {})
+    learner.push()
+    last = json.loads((config.output_dir / "sync.jsonl").read_text().splitlines()[-1])
+    assert last["experience"]["accepted"] == 2 * STEPS
+    assert (last["counter"], last["refused_versions"]) == (2, 0)

@@ -113,3 +113,18 @@ def test_chunks_are_cut_once_for_all_actors_and_for_the_latest_base() -> None:
     assert snapshot.chunks(1, {"a"}) is snapshot.chunks(1, {"a"})
     other = Snapshot(replace(snapshot.version, counter=3), slot, {}, "root")
     assert other.chunks(1, {"a"}) is not snapshot.chunks(1, {"a"})
+
+
+def test_a_slot_that_a_lost_session_may_still_map_is_never_written_again() -> None:
+    pool = SnapshotPool(MANIFEST, shared=True)
+    first = take(pool, None)
+    first.arena.buffer[:] = 1
+    assert first.shared is not None
+    view = attach(first.shared.ref)
+    first.haunted = True
+    current = take(pool, first)
+    for _ in range(6):
+        current = take(pool, current)
+        current.arena.buffer[:] = 2
+        assert current is not first
+    assert (view == 1).all()

@@ -357,7 +357,7 @@ def test_a_hello_with_an_unknown_dtype_is_refused_and_the_server_lives_on() -> N
         with grpc.insecure_channel(server.address) as channel:
             call = channel.unary_unary("/weightkit.wire.v1.Sync/Hello")
             with pytest.raises(grpc.RpcError, match="float33"):
-                call(bad.SerializeToString(), timeout=10)
+                call(wire.sealed(bad), timeout=10)
         assert connection.hello(HELLO) == endpoint.reply
     finally:
         connection.close()

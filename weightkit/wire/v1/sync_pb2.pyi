@@ -24,20 +24,22 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., alias_of: _Optional[str] = ..., read: bool = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("protocol", "actor_id", "session", "tensors", "have", "simulated")
+    __slots__ = ("protocol", "actor_id", "session", "tensors", "have", "simulated", "check")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     HAVE_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     actor_id: str
     session: str
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     have: Have
     simulated: bool
-    def __init__(self, protocol: _Optional[int] = ..., actor_id: _Optional[str] = ..., session: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., simulated: bool = ...) -> None: ...
+    check: int
+    def __init__(self, protocol: _Optional[int] = ..., actor_id: _Optional[str] = ..., session: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., simulated: bool = ..., check: _Optional[int] = ...) -> None: ...
 
 class Have(_message.Message):
     __slots__ = ("run_id", "counter", "root")
@@ -50,15 +52,17 @@ class Have(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., counter: _Optional[int] = ..., root: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("welcome", "reject")
+    __slots__ = ("welcome", "reject", "check")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REJECT_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     reject: Reject
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ...) -> None: ...
+    check: int
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "run_id", "manifest", "pins", "probe", "shared")
+    __slots__ = ("protocol", "run_id", "manifest", "pins", "probe", "shared", "check")
     class PinsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -72,13 +76,15 @@ class Welcome(_message.Message):
     PINS_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     manifest: bytes
     pins: _containers.ScalarMap[str, str]
     probe: bytes
     shared: SharedMemory
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., manifest: _Optional[bytes] = ..., pins: _Optional[_Mapping[str, str]] = ..., probe: _Optional[bytes] = ..., shared: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
+    check: int
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., manifest: _Optional[bytes] = ..., pins: _Optional[_Mapping[str, str]] = ..., probe: _Optional[bytes] = ..., shared: _Optional[_Union[SharedMemory, _Mapping]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class SharedMemory(_message.Message):
     __slots__ = ("pid", "descriptor", "name", "n_bytes")
@@ -117,14 +123,16 @@ class Finding(_message.Message):
     def __init__(self, code: _Optional[str] = ..., severity: _Optional[str] = ..., subject: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("session", "resume", "shared")
+    __slots__ = ("session", "resume", "shared", "check")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     session: str
     resume: Resume
     shared: bool
-    def __init__(self, session: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., shared: bool = ...) -> None: ...
+    check: int
+    def __init__(self, session: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., shared: bool = ..., check: _Optional[int] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("counter", "base", "offset")
@@ -137,18 +145,20 @@ class Resume(_message.Message):
     def __init__(self, counter: _Optional[int] = ..., base: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class WatchEvent(_message.Message):
-    __slots__ = ("begin", "end", "superseded", "heartbeat", "demand")
+    __slots__ = ("begin", "end", "superseded", "heartbeat", "demand", "check")
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DEMAND_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     begin: SnapshotBegin
     end: SnapshotEnd
     superseded: Superseded
     heartbeat: Heartbeat
     demand: Demand
-    def __init__(self, begin: _Optional[_Union[SnapshotBegin, _Mapping]] = ..., end: _Optional[_Union[SnapshotEnd, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ...) -> None: ...
+    check: int
+    def __init__(self, begin: _Optional[_Union[SnapshotBegin, _Mapping]] = ..., end: _Optional[_Union[SnapshotEnd, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class SnapshotBegin(_message.Message):
     __slots__ = ("run_id", "counter", "manifest_id", "n_bytes", "digests", "root", "learner_step", "golden", "base", "resumed_at", "age_ms", "shared")
@@ -200,10 +210,12 @@ class Superseded(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., counter: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("counter",)
+    __slots__ = ("counter", "acked")
     COUNTER_FIELD_NUMBER: _ClassVar[int]
+    ACKED_FIELD_NUMBER: _ClassVar[int]
     counter: int
-    def __init__(self, counter: _Optional[int] = ...) -> None: ...
+    acked: int
+    def __init__(self, counter: _Optional[int] = ..., acked: _Optional[int] = ...) -> None: ...
 
 class Demand(_message.Message):
     __slots__ = ("number", "scramble")
@@ -214,31 +226,35 @@ class Demand(_message.Message):
     def __init__(self, number: _Optional[int] = ..., scramble: bool = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("session", "run_id", "counter", "holds")
+    __slots__ = ("session", "run_id", "counter", "holds", "check")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     session: str
     run_id: str
     counter: int
     holds: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., holds: _Optional[_Iterable[int]] = ...) -> None: ...
+    check: int
+    def __init__(self, session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., holds: _Optional[_Iterable[int]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("session", "run_id", "counter", "tensors")
+    __slots__ = ("session", "run_id", "counter", "tensors", "check")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     session: str
     run_id: str
     counter: int
     tensors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., tensors: _Optional[_Iterable[str]] = ...) -> None: ...
+    check: int
+    def __init__(self, session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., tensors: _Optional[_Iterable[str]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("actor_id", "session", "run_id", "counter", "applied_root", "apply_ms", "probe_ok", "holds")
+    __slots__ = ("actor_id", "session", "run_id", "counter", "applied_root", "apply_ms", "probe_ok", "holds", "check")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +263,7 @@ class Ack(_message.Message):
     APPLY_MS_FIELD_NUMBER: _ClassVar[int]
     PROBE_OK_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     session: str
     run_id: str
@@ -255,26 +272,29 @@ class Ack(_message.Message):
     apply_ms: float
     probe_ok: bool
     holds: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., applied_root: _Optional[str] = ..., apply_ms: _Optional[float] = ..., probe_ok: bool = ..., holds: _Optional[_Iterable[int]] = ...) -> None: ...
+    check: int
+    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., applied_root: _Optional[str] = ..., apply_ms: _Optional[float] = ..., probe_ok: bool = ..., holds: _Optional[_Iterable[int]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class Nack(_message.Message):
-    __slots__ = ("actor_id", "session", "run_id", "counter", "reason", "tensor")
+    __slots__ = ("actor_id", "session", "run_id", "counter", "reason", "tensor", "check")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     session: str
     run_id: str
     counter: int
     reason: str
     tensor: str
-    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., reason: _Optional[str] = ..., tensor: _Optional[str] = ...) -> None: ...
+    check: int
+    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., reason: _Optional[str] = ..., tensor: _Optional[str] = ..., check: _Optional[int] = ...) -> None: ...
 
 class LiveReport(_message.Message):
-    __slots__ = ("session", "number", "run_id", "counter", "digests", "at_start", "scrambled", "probe_ok", "refused")
+    __slots__ = ("session", "number", "run_id", "counter", "digests", "at_start", "scrambled", "probe_ok", "refused", "check")
     class DigestsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +311,7 @@ class LiveReport(_message.Message):
     SCRAMBLED_FIELD_NUMBER: _ClassVar[int]
     PROBE_OK_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     session: str
     number: int
     run_id: str
@@ -300,20 +321,23 @@ class LiveReport(_message.Message):
     scrambled: _containers.RepeatedScalarFieldContainer[str]
     probe_ok: bool
     refused: str
-    def __init__(self, session: _Optional[str] = ..., number: _Optional[int] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., digests: _Optional[_Mapping[str, str]] = ..., at_start: _Optional[_Iterable[str]] = ..., scrambled: _Optional[_Iterable[str]] = ..., probe_ok: bool = ..., refused: _Optional[str] = ...) -> None: ...
+    check: int
+    def __init__(self, session: _Optional[str] = ..., number: _Optional[int] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., digests: _Optional[_Mapping[str, str]] = ..., at_start: _Optional[_Iterable[str]] = ..., scrambled: _Optional[_Iterable[str]] = ..., probe_ok: bool = ..., refused: _Optional[str] = ..., check: _Optional[int] = ...) -> None: ...
 
 class Question(_message.Message):
-    __slots__ = ("actor_id", "scramble", "force")
+    __slots__ = ("actor_id", "scramble", "force", "check")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     SCRAMBLE_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     scramble: bool
     force: bool
-    def __init__(self, actor_id: _Optional[str] = ..., scramble: bool = ..., force: bool = ...) -> None: ...
+    check: int
+    def __init__(self, actor_id: _Optional[str] = ..., scramble: bool = ..., force: bool = ..., check: _Optional[int] = ...) -> None: ...
 
 class LiveState(_message.Message):
-    __slots__ = ("actor_id", "counter", "newest", "equal", "differing", "at_start", "scrambled", "probe_ok", "unanswered")
+    __slots__ = ("actor_id", "counter", "newest", "equal", "differing", "at_start", "scrambled", "probe_ok", "unanswered", "check")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     NEWEST_FIELD_NUMBER: _ClassVar[int]
@@ -323,6 +347,7 @@ class LiveState(_message.Message):
     SCRAMBLED_FIELD_NUMBER: _ClassVar[int]
     PROBE_OK_FIELD_NUMBER: _ClassVar[int]
     UNANSWERED_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     counter: int
     newest: int
@@ -332,7 +357,8 @@ class LiveState(_message.Message):
     scrambled: _containers.RepeatedScalarFieldContainer[str]
     probe_ok: bool
     unanswered: str
-    def __init__(self, actor_id: _Optional[str] = ..., counter: _Optional[int] = ..., newest: _Optional[int] = ..., equal: _Optional[_Iterable[str]] = ..., differing: _Optional[_Iterable[str]] = ..., at_start: _Optional[_Iterable[str]] = ..., scrambled: _Optional[_Iterable[str]] = ..., probe_ok: bool = ..., unanswered: _Optional[str] = ...) -> None: ...
+    check: int
+    def __init__(self, actor_id: _Optional[str] = ..., counter: _Optional[int] = ..., newest: _Optional[int] = ..., equal: _Optional[_Iterable[str]] = ..., differing: _Optional[_Iterable[str]] = ..., at_start: _Optional[_Iterable[str]] = ..., scrambled: _Optional[_Iterable[str]] = ..., probe_ok: bool = ..., unanswered: _Optional[str] = ..., check: _Optional[int] = ...) -> None: ...
 
 class ActorStatus(_message.Message):
     __slots__ = ("actor_id", "connected", "acked", "root", "lag", "nacks", "probe_ok", "path", "apply_ms", "sent_bytes", "simulated")
@@ -361,7 +387,7 @@ class ActorStatus(_message.Message):
     def __init__(self, actor_id: _Optional[str] = ..., connected: bool = ..., acked: _Optional[int] = ..., root: _Optional[str] = ..., lag: _Optional[int] = ..., nacks: _Optional[int] = ..., probe_ok: bool = ..., path: _Optional[str] = ..., apply_ms: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., simulated: bool = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run_id", "counter", "root", "refused", "actors", "learner_step", "age_s", "counts")
+    __slots__ = ("run_id", "counter", "root", "refused", "actors", "learner_step", "age_s", "counts", "check")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -377,6 +403,7 @@ class Status(_message.Message):
     LEARNER_STEP_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     counter: int
     root: str
@@ -385,4 +412,5 @@ class Status(_message.Message):
     learner_step: int
     age_s: float
     counts: _containers.ScalarMap[str, float]
-    def __init__(self, run_id: _Optional[str] = ..., counter: _Optional[int] = ..., root: _Optional[str] = ..., refused: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., learner_step: _Optional[int] = ..., age_s: _Optional[float] = ..., counts: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    check: int
+    def __init__(self, run_id: _Optional[str] = ..., counter: _Optional[int] = ..., root: _Optional[str] = ..., refused: _Optional[int] = ..., actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., learner_step: _Optional[int] = ..., age_s: _Optional[float] = ..., counts: _Optional[_Mapping[str, float]] = ..., check: _Optional[int] = ...) -> None: ...
