@@ -18,7 +18,7 @@ from weightkit.sync.inventory import Inventory, state_of
 from weightkit.sync.memory import has_bytes, poison
 from weightkit.sync.read_set import Act, Probes, checked, trace
 from weightkit.sync.receiver import Received, verify
-from weightkit.sync.tripwire import arm, disarm
+from weightkit.sync.tripwire import arm, disarm, warm_up
 from weightkit.transports.base import Welcome
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class ActingPolicy:
         self._live: dict[str, str] = {}
         for item in traced.items:
             poison(item.tensor)
+        if set(self.state) - traced.reads - traced.writes:
+            warm_up()
         self._armed = ""
         self.only_poisoned: tuple[str, ...] = ()
         self._tried, self._tried_run = 0, ""

@@ -58,6 +58,7 @@ _WROTE = "does anything else write to the policy?"
 SCRAMBLED_S = 30.0
 _MOST_SHARED_FAILURES = 2
 _MOST_WRONG_IN_A_ROW = 3
+_MOST_UNHEARD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Subscriber:
         self._connector = connector or (lambda where: connect(where, access=access))
         self._backoff = backoff or Backoff()
         self._may_share = access.shared_memory
-        self._shared_failures = self._wrong_in_a_row = 0
+        self._shared_failures = self._wrong_in_a_row = self._unheard = 0
         self._changed = threading.Condition()
         self._applying = threading.Lock()
         self._staged: _Staged | None = None
@@ -468,10 +469,17 @@ class Subscriber:
             self._confirm(receiver, connection, session)
 
     def _acknowledge_again(self, heartbeat: Heartbeat, connection: Connection, session: str) -> None:
-        """Where the learner does not know what this actor acts with: an acknowledgement was lost."""
+        """Where the learner does not know what this actor acts with: an acknowledgement was lost, or each one is."""
         ack, version = self._last_ack, self._version
-        if ack is not None and version is not None and self._runs[-1] == ack.run_id and heartbeat.acked != ack.counter:
-            connection.ack(replace(ack, session=session, holds=tuple(sorted(self._holds))))
+        acting = ack is not None and version is not None and self._runs[-1] == ack.run_id
+        if ack is None or not acting or heartbeat.acked == ack.counter:
+            self._unheard = 0
+            return
+        self._unheard += 1
+        if self._unheard > _MOST_UNHEARD:
+            self._unheard = 0
+            raise Disconnected(f"{self.address}: the learner does not hear what is acknowledged")
+        connection.ack(replace(ack, session=session, holds=tuple(sorted(self._holds))))
 
     def _confirm(self, receiver: Receiver, connection: Connection, session: str) -> None:
         have = receiver.have

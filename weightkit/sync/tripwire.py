@@ -108,6 +108,11 @@ def unsynced(name: str) -> UnsyncedRead:
     )
 
 
+def warm_up() -> None:
+    """Have torch import what it imports at the first operation without numbers, a second's worth: not while acting."""
+    torch.empty(0, device="meta").add(0)
+
+
 def arm(policy: nn.Module, names: Collection[str], act: object = None) -> tuple[str, ...]:
     """Replace the tensors called ``names`` by ones that raise when they are read; those where that cannot be done.
 

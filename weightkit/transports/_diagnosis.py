@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from weightkit.errors import ConfigError, TransportError, Unauthenticated
@@ -66,12 +67,12 @@ def diagnose(address: str, access: Access, *, timeout_s: float = PROBE_S) -> Tra
             authority = read_identity(access.tls, "actor").authority
             context.load_cert_chain(Path(access.tls) / "actor.pem", Path(access.tls) / "actor.key")
         with socket.create_connection((host, port), timeout_s) as plain:
-            with context.wrap_socket(plain, server_hostname=None if _is_ip(host) else host) as secure:
-                if access.tls is None:
-                    return _tls_learner(address)
-                fault = judge_learner(secure.getpeercert(binary_form=True) or b"", authority, host)
-                if fault is None and _closes(secure):
-                    fault = _REFUSED
+            secure = _Secure(plain, context, None if _is_ip(host) else host)
+            if access.tls is None:
+                return _tls_learner(address)
+            fault = judge_learner(secure.certificate, authority, host)
+            if fault is None and secure.closes():
+                fault = _REFUSED
     except ConfigError as error:  # the own files, which may have expired since they were loaded
         return Unauthenticated(f"{address}: {error.message}", hint=error.hint)
     except ssl.SSLError as error:
@@ -89,14 +90,46 @@ _REFUSED = (
 )
 
 
-def _closes(connection: ssl.SSLSocket) -> bool:
-    """Whether the peer hangs up where a gRPC server has the first word, which is how it refuses in TLS 1.3."""
-    try:
-        return not connection.recv(1)
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
+class _Secure:
+    """A TLS connection over ``plain``, shaken hands on. It owns no socket: one that fails half-way would leak it.
+
+    Raises OSError, of which ssl.SSLError is one.
+    """
+
+    def __init__(self, plain: socket.socket, context: ssl.SSLContext, host: str | None) -> None:
+        self._plain = plain
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._connection = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._until_done(self._connection.do_handshake)
+
+    @property
+    def certificate(self) -> bytes:
+        """The peer's, as DER."""
+        return self._connection.getpeercert(binary_form=True) or b""
+
+    def closes(self) -> bool:
+        """Whether the peer hangs up where a gRPC server has the first word, which is how it refuses in TLS 1.3."""
+        try:
+            return not self._until_done(lambda: self._connection.read(1))
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+    def _until_done(self, step: Callable[[], bytes | None]) -> bytes | None:
+        """What ``step`` gives, once the peer has said what it needs."""
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self._plain.sendall(self._outgoing.read())
+                if piece := self._plain.recv(1 << 14):
+                    self._incoming.write(piece)
+                else:
+                    self._incoming.write_eof()
+            finally:
+                if self._outgoing.pending:
+                    self._plain.sendall(self._outgoing.read())
 
 
 def _plain_learner(address: str) -> TransportError:
