@@ -33,6 +33,10 @@ class Damaged(IncompleteUpdate):
         self.tensors = tensors
 
 
+class MemoryGone(IncompleteUpdate):
+    """The learner has taken back the memory in which a version lay: a newer one is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """A whole, verified version, ``begin`` with the digests of all tensors. ``shared``: it lies with the learner."""
@@ -185,6 +189,8 @@ class Receiver:
                 raise IncompleteUpdate(f"shared memory of {shared.nbytes} bytes for {self.manifest.payload_bytes}")
             try:
                 arena = Arena(self.manifest, attach(shared))
+            except FileNotFoundError as error:
+                raise MemoryGone(f"the learner's shared memory is gone: {error}") from None
             except OSError as error:
                 raise IncompleteUpdate(f"the learner's shared memory cannot be read: {error}") from None
             self._mapped[shared] = arena

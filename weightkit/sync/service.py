@@ -289,7 +289,7 @@ class SyncService:
             if actor is None or receipt.run_id != self.run_id or receipt.counter != actor.in_flight:
                 return
             actor.held, actor.in_flight = receipt.counter, 0
-            self._keep(actor, receipt.holds)
+            self._keep(actor, receipt.holds, up_to=receipt.counter)
             self._changed.notify_all()
 
     def ack(self, ack: Ack) -> None:
@@ -304,8 +304,7 @@ class SyncService:
                 actor.acked, actor.root = ack.counter, ack.applied_root
                 actor.apply_ms = ack.apply_ms
                 actor.probe_ok = actor.probe_ok or ack.probe_ok
-                if not actor.in_flight:
-                    self._keep(actor, ack.holds)
+                self._keep(actor, ack.holds, up_to=ack.counter)
             self._changed.notify_all()
 
     def nack(self, nack: Nack) -> None:
@@ -314,6 +313,7 @@ class SyncService:
             if actor is not None:
                 actor.nacks += 1
                 self._start_again(actor)
+                self._keep(actor, nack.holds, up_to=nack.counter)
                 self._changed.notify_all()
 
     def closed(self, session: str) -> None:
@@ -324,13 +324,14 @@ class SyncService:
                 self._changed.notify_all()
 
     def _start_again(self, actor: _Actor) -> None:
-        """Send the current version, whole, as soon as possible."""
+        """Send the current version, whole, as soon as possible. What the actor may still read stays as it is."""
         actor.sent = actor.held = actor.in_flight = 0
-        self._keep(actor, ())
 
-    def _keep(self, actor: _Actor, holds: tuple[int, ...]) -> None:
+    def _keep(self, actor: _Actor, holds: tuple[int, ...], *, up_to: int) -> None:
+        """Of the versions up to ``up_to`` the actor reads ``holds`` alone; later ones came after it said so."""
         for counter in set(actor.reads) - set(holds):
-            self._let_go(actor, counter)
+            if counter <= up_to:
+                self._let_go(actor, counter)
 
     def _let_go(self, actor: _Actor, counter: int) -> None:
         with self._changed:
@@ -343,9 +344,9 @@ class SyncService:
     def _end(self, actor: _Actor) -> None:
         actor.ended = True
         self._sessions.pop(actor.session, None)
-        for snapshot in actor.reads.values():
+        for counter, snapshot in list(actor.reads.items()):
             snapshot.slot.haunted |= actor.path == "shared memory"
-        self._keep(actor, ())
+            self._let_go(actor, counter)
 
     # ---- who looks on
 

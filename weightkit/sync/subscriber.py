@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -29,7 +30,7 @@ from weightkit.shared_memory import attach
 from weightkit.sync.acting import ActingPolicy
 from weightkit.sync.handshake import accept
 from weightkit.sync.read_set import Act, Probes
-from weightkit.sync.receiver import Damaged, Received, Receiver
+from weightkit.sync.receiver import Damaged, MemoryGone, Received, Receiver
 from weightkit.transports import connect
 from weightkit.transports.base import (
     OPEN,
@@ -56,6 +57,7 @@ from weightkit.transports.base import (
 logger = logging.getLogger(__name__)
 _WROTE = "does anything else write to the policy?"
 SCRAMBLED_S = 30.0
+MOST_DEMANDS = 16
 _MOST_SHARED_FAILURES = 2
 _MOST_WRONG_IN_A_ROW = 3
 _MOST_UNHEARD = 3
@@ -108,12 +110,12 @@ class Subscriber:
         self._connector = connector or (lambda where: connect(where, access=access))
         self._backoff = backoff or Backoff()
         self._may_share = access.shared_memory
-        self._shared_failures = self._wrong_in_a_row = self._unheard = 0
+        self._wrong_in_a_row = self._unheard = 0
         self._changed = threading.Condition()
         self._applying = threading.Lock()
         self._staged: _Staged | None = None
         self._taking: _Staged | None = None
-        self._demand: tuple[Demand, str] | None = None
+        self._demands: deque[tuple[Demand, str]] = deque(maxlen=MOST_DEMANDS)
         self._version: WeightVersion | None = None
         self._published_at = 0.0
         self._groups_applied: tuple[str, ...] = ()
@@ -222,7 +224,7 @@ class Subscriber:
     def _wait(self, timeout_s: float) -> None:
         """Wait until there is something for the acting thread."""
         with self._changed:
-            self._changed.wait_for(lambda: self._news() or self._demand is not None, timeout=timeout_s)
+            self._changed.wait_for(lambda: self._news() or bool(self._demands), timeout=timeout_s)
 
     def poll(self, timeout_s: float = 0.0) -> WeightVersion | None:
         """Put a staged version into the policy, whole, on this thread; the version, or None where there is no news.
@@ -239,11 +241,11 @@ class Subscriber:
                 raise self._failure
             staged = self._taking = self._staged
             self._staged = None
-            demand, self._demand = self._demand, None
+            demands = [self._demands.popleft() for _ in range(len(self._demands))]
         version = None if staged is None else self._put_in(staged)
-        if demand is None:
-            return version
-        return self._meet(*demand) or version
+        for demand in demands:
+            version = self._meet(*demand) or version
+        return version
 
     def _put_in(self, staged: _Staged, *, try_it: bool = False) -> WeightVersion:
         """A staged version in the policy, acknowledged."""
@@ -328,7 +330,9 @@ class Subscriber:
         with self._applying:
             names = self._policy.scramble(receiver.manifest)
         logger.warning("the weights were overwritten with noise, as somebody asked, and are sent again")
-        nack = Nack(self.actor_id, session, receiver.run_id, receiver.counter, "scrambled")
+        nack = Nack(
+            self.actor_id, session, receiver.run_id, receiver.counter, "scrambled", holds=tuple(sorted(self._holds))
+        )
         self._say(lambda connection: connection.nack(nack), "the weights were scrambled")
         deadline = time.monotonic() + SCRAMBLED_S
         while True:
@@ -447,20 +451,7 @@ class Subscriber:
             except Damaged as error:
                 complete = self._repair(receiver, error, connection, session)
         except SyncError as error:
-            self._counts["stale" if isinstance(error, StaleVersion) else "discarded"] += 1
-            self._trouble(error.message)
-            if isinstance(error, StaleVersion) and receiver.have is not None and receiver.have.counter == counter:
-                self._confirm(receiver, connection, session)  # the learner does not know that it is held
-                return
-            if not self._stopping.wait(self._backoff.next_s()):
-                connection.nack(Nack(self.actor_id, session, welcome.run_id, counter, error.message))
-            if self._path == "shared memory":
-                self._doubt_shared_memory()
-            self._wrong_in_a_row += 1
-            if self._wrong_in_a_row >= _MOST_WRONG_IN_A_ROW:
-                self._wrong_in_a_row = 0
-                again = "one version after another is wrong, so it starts from the handshake again"
-                raise Disconnected(f"{self.address}: {again}") from None
+            self._refuse(receiver, error, counter, connection, session)
             return
         if complete is not None:
             self._backoff.reset()
@@ -486,12 +477,26 @@ class Subscriber:
         assert have is not None
         connection.received(Receipt(session, have.run_id, have.counter, tuple(sorted(self._holds))))
 
-    def _doubt_shared_memory(self) -> None:
-        """Raises Disconnected where it has failed too often: the next session goes without."""
-        self._shared_failures += 1
-        if self._shared_failures >= _MOST_SHARED_FAILURES:
+    def _refuse(self, receiver: Receiver, error: SyncError, counter: int, connection: Connection, session: str) -> None:
+        """Say that a version was of no use. Raises Disconnected where that happens again and again."""
+        stale = isinstance(error, StaleVersion)
+        self._counts["stale" if stale else "discarded"] += 1
+        self._trouble(error.message)
+        if stale and receiver.have is not None and receiver.have.counter == counter:
+            self._confirm(receiver, connection, session)  # the learner does not know that it is held
+            return
+        if not self._stopping.wait(self._backoff.next_s()):
+            holds = tuple(sorted(self._holds))
+            connection.nack(Nack(self.actor_id, session, receiver.run_id, counter, error.message, holds=holds))
+        if isinstance(error, MemoryGone):
+            return
+        self._wrong_in_a_row += 1
+        if self._path == "shared memory" and self._wrong_in_a_row >= _MOST_SHARED_FAILURES:
             self._may_share = False
             raise Disconnected(f"{self.address}: its shared memory cannot be used, so weights come by chunks now")
+        if self._wrong_in_a_row >= _MOST_WRONG_IN_A_ROW:
+            self._wrong_in_a_row = 0
+            raise Disconnected(f"{self.address}: one version after another is wrong, so the handshake is done again")
 
     def _hear(self, message: WatchMessage, session: str) -> None:
         """Take note of what is known of the learner, whatever becomes of the transfer."""
@@ -505,7 +510,7 @@ class Subscriber:
             elif isinstance(message, Chunk):
                 self._counts["received_bytes"] += len(message.data)
             elif isinstance(message, Demand):
-                self._demand = (message, session)
+                self._demands.append((message, session))
                 self._changed.notify_all()
 
     def _repair(self, receiver: Receiver, error: Damaged, connection: Connection, session: str) -> Received:

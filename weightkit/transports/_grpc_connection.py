@@ -58,7 +58,7 @@ class GrpcConnection:
         self._channel = open_channel(address, access=access)
         self._lock = threading.Lock()
         self._closed = False
-        self._streams: set[Any] = set()
+        self._streams: dict[Any, _SilenceGuard] = {}
         self._speaker = ThreadPoolExecutor(1, thread_name_prefix="weightkit-speaker")
         self._under_way: Future[None] | None = None
 
@@ -117,10 +117,9 @@ class GrpcConnection:
                 if self._closed:
                     raise ValueError("the connection is closed")
                 stream = method(request)
-                self._streams.add(stream)
+                guard = self._streams[stream] = _SilenceGuard(stream.cancel, self._silence_s)
         except ValueError as error:
             raise Disconnected(f"{self._address}: {error}") from None
-        guard = _SilenceGuard(stream.cancel, self._silence_s)
         try:
             for frame in stream:
                 guard.heard()
@@ -135,7 +134,7 @@ class GrpcConnection:
             guard.close()
             stream.cancel()
             with self._lock:
-                self._streams.discard(stream)
+                self._streams.pop(stream, None)
 
     def ack(self, ack: Ack) -> None:
         self._send("Acknowledge", wire.ack_to_wire(ack), f"the acknowledgement of version {ack.counter}")
@@ -160,9 +159,10 @@ class GrpcConnection:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            streams = tuple(self._streams)
-        for stream in streams:
+            streams = dict(self._streams)
+        for stream, guard in streams.items():
             stream.cancel()
+            guard.close()
         if self._under_way is not None:
             wait([self._under_way], timeout=FLUSH_S)
         self._channel.close()

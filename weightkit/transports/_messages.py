@@ -296,7 +296,15 @@ def nack_to_wire(nack: Nack) -> Any:
 
 
 def nack_from_wire(m: Any) -> Nack:
-    return Nack(str(m.actor_id), str(m.session), str(m.run_id), int(m.counter), str(m.reason), str(m.tensor))
+    return Nack(
+        str(m.actor_id),
+        str(m.session),
+        str(m.run_id),
+        int(m.counter),
+        str(m.reason),
+        str(m.tensor),
+        tuple(map(int, m.holds)),
+    )
 
 
 def report_to_wire(report: LiveReport) -> Any:

@@ -173,7 +173,7 @@ class Demand:
 class Receipt:
     """A version is whole and verified on the actor, which does not act with it yet.
 
-    ``holds``: the versions whose shared memory the actor still reads.
+    ``holds``: the versions whose shared memory the actor still reads, of those up to this one.
     """
 
     session: str
@@ -211,7 +211,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """The actor has thrown a version away and wants the current one again, whole."""
+    """The actor has thrown a version away and wants the current one again, whole. ``holds`` as in a Receipt."""
 
     actor_id: str
     session: str
@@ -219,6 +219,7 @@ class Nack:
     counter: int
     reason: str
     tensor: str = ""
+    holds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,13 +276,14 @@ class Ack(_message.Message):
     def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., applied_root: _Optional[str] = ..., apply_ms: _Optional[float] = ..., probe_ok: bool = ..., holds: _Optional[_Iterable[int]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class Nack(_message.Message):
-    __slots__ = ("actor_id", "session", "run_id", "counter", "reason", "tensor", "check")
+    __slots__ = ("actor_id", "session", "run_id", "counter", "reason", "tensor", "holds", "check")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
     CHECK_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     session: str
@@ -290,8 +291,9 @@ class Nack(_message.Message):
     counter: int
     reason: str
     tensor: str
+    holds: _containers.RepeatedScalarFieldContainer[int]
     check: int
-    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., reason: _Optional[str] = ..., tensor: _Optional[str] = ..., check: _Optional[int] = ...) -> None: ...
+    def __init__(self, actor_id: _Optional[str] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., counter: _Optional[int] = ..., reason: _Optional[str] = ..., tensor: _Optional[str] = ..., holds: _Optional[_Iterable[int]] = ..., check: _Optional[int] = ...) -> None: ...
 
 class LiveReport(_message.Message):
     __slots__ = ("session", "number", "run_id", "counter", "digests", "at_start", "scrambled", "probe_ok", "refused", "check")
