@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import threading
 from collections.abc import Iterator
@@ -46,12 +45,12 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
+    before, listening = set(threading.enumerate()), set(memory._listening)
     yield
 
     def left() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("weightkit")]
+        started = set(threading.enumerate()) - before
+        return [thread.name for thread in started if thread.name.startswith("weightkit")]
 
-    if not wait_until(lambda: not left(), 0.5):
-        gc.collect()  # a call that fails because its connection is closed keeps the stream beside it until then
-    assert wait_until(lambda: not left(), 5), left()
-    assert not memory._listening
+    assert wait_until(lambda: not left(), 2), left()
+    assert set(memory._listening) == listening

@@ -234,15 +234,24 @@ def test_hundreds_of_actors_that_come_and_go_leave_nothing(link: Link) -> None:
 # ---- what did not change
 
 
-def test_what_did_not_change_is_not_sent_again(link: Link) -> None:
+@pytest.mark.parametrize("overtaken", [False, True], ids=["before the Ack", "after the Ack"])
+def test_what_did_not_change_is_not_sent_again_whenever_the_receipt_arrives(link: Link, overtaken: bool) -> None:
     learner, actor = Net(1), Net(2)
-    with publisher_of(link, learner) as pub, subscriber_of(link, actor, pub.address) as sub:
+
+    def before_receipt(counter: int) -> None:
+        assert not overtaken or pub.wait_acked("a", counter, timeout_s=3)
+
+    wire = Wire(link, holds_acks=not overtaken, before_receipt=before_receipt)
+    with publisher_of(link, learner) as pub, subscriber_of(link, actor, pub.address, connector=wire) as sub:
 
         def sent_for(counter: int) -> int:
             before = learners_view(pub).sent_bytes if is_connected(pub) else 0
             pub.publish()
             follow(sub, counter)
+            assert wait_until(lambda: overtaken or wire.receipts[-1:] == [counter])
+            wire.deliver_acks()
             assert pub.wait_acked("a", counter, timeout_s=DEADLINE_S)
+            assert wait_until(lambda: wire.receipts[-1:] == [counter])
             assert same(sent(actor), sent(learner))
             return learners_view(pub).sent_bytes - before
 
@@ -250,6 +259,8 @@ def test_what_did_not_change_is_not_sent_again(link: Link) -> None:
         with torch.no_grad():
             learner.encoder.bias.add_(1)
         one, none = sent_for(2), sent_for(3)
+        assert learners_view(pub).nacks == 0
+        assert wait_until(lambda: readers(pub) == set())
     changed = learner.encoder.bias.nbytes
     payload = pub.manifest.payload_bytes
     assert (whole, one, none) == ((payload, changed, 0) if link.chunked else (0, 0, 0))
@@ -407,6 +418,7 @@ def test_a_version_received_before_the_connection_was_lost_can_be_applied_howeve
     with publisher_of(link, learner) as pub, subscriber_of(link, actor, pub.address, connector=wire) as sub:
         push(pub, learner)
         follow(sub, 1)
+        assert pub.wait_acked("a", 1, timeout_s=DEADLINE_S)
         push(pub, learner)
         published = sent(learner)
         assert wait_until(lambda: sub.status()["received"] == 2)

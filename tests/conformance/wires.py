@@ -32,13 +32,22 @@ FAULTS = ("cut", "drop", "repeat", "swap", "flip", "truncate", "move")
 class Wire:
     """Makes an actor's connections. ``edit`` is applied to every session.
 
-    ``fetches``: damaged tensors can be had. ``holds_acks``: they wait for `deliver_acks`. ``receipts``: the counters
-    of those that the learner has taken.
+    ``fetches``: damaged tensors can be had. ``holds_acks``: they wait for `deliver_acks`. ``before_receipt``: called
+    with its counter before one goes. ``receipts``: the counters of those that the learner has taken.
     """
 
-    def __init__(self, link: Link, edit: Edit = iter, *, fetches: bool = True, holds_acks: bool = False) -> None:
+    def __init__(
+        self,
+        link: Link,
+        edit: Edit = iter,
+        *,
+        fetches: bool = True,
+        holds_acks: bool = False,
+        before_receipt: Callable[[int], object] = lambda counter: None,
+    ) -> None:
         self.edit = edit
         self.fetches = fetches
+        self.before_receipt = before_receipt
         self.holds_acks = holds_acks
         self.held_acks: list[tuple[Connection, Ack]] = []
         self.receipts: list[int] = []
@@ -83,6 +92,7 @@ class _Tapped:
         return self._wire.edit(self._inner.watch(watch))
 
     def received(self, receipt: Receipt) -> None:
+        self._wire.before_receipt(receipt.counter)
         self._inner.received(receipt)
         self._wire.receipts.append(receipt.counter)
 

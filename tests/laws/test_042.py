@@ -130,8 +130,8 @@ def applier_that_skips_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def learner_that_packs_one_tensor_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pack(self: Any, tensors: Any) -> None:
-        original(self, {**tensors, "actor.head.bias": tensors["actor.head.bias"] + 1})
+    def pack(self: Any, tensors: Any) -> Any:
+        return original(self, {**tensors, "actor.head.bias": tensors["actor.head.bias"] + 1})
 
     original = Arena.pack
     monkeypatch.setattr(Arena, "pack", pack)

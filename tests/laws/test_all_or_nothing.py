@@ -75,7 +75,7 @@ class FaultyConnection:
 
 
 def follow(faults: list[tuple[str, int]], pushes: int = 3) -> int:
-    """Push several versions through a faulty connection and check every one; the number of transfers that were noticed to be wrong."""
+    """Push several versions through a faulty connection and check every one; how many were noticed to be wrong."""
     learner, actor = drqv2_policy(SMALL_DRQV2, 1), drqv2_policy(SMALL_DRQV2, 2)
     manifest = make_manifest(learner, drqv2_groups(learner))
     with Publisher(learner, manifest, act=act, probes=PROBES, bind="memory:") as pub:

@@ -174,9 +174,10 @@ class Faulty:
         return step
 
 
-@pytest.mark.parametrize("nameless", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("replaced", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("out", ["a.safetensors", "policy"])
+@pytest.mark.slow
 def test_whichever_step_fails_the_output_is_old_or_new(
     out: str, replaced: bool, nameless: bool, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,17 +115,9 @@ def kill_everywhere(
     return steps, beside
 
 
-@pytest.mark.parametrize(
-    ("out", "replaced"),
-    [
-        ("a.pt", True),
-        pytest.param("a.safetensors", False, marks=SLOW),
-        pytest.param("a.safetensors", True, marks=SLOW),
-        pytest.param("a.pt", False, marks=SLOW),
-        pytest.param("a.npz", False, marks=SLOW),
-        pytest.param("a.npz", True, marks=SLOW),
-    ],
-)
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("out", ["a.pt", "a.safetensors", "a.npz"])
+@SLOW
 def test_a_file_is_old_or_new_wherever_its_writer_is_killed(out: str, replaced: bool, tmp_path: Path) -> None:
     steps, beside = kill_everywhere(tmp_path, out, replaced=replaced, nameless=True)
     assert len(steps) >= 100
@@ -159,7 +151,8 @@ def test_a_mapped_file_is_not_there_or_whole_wherever_its_writer_is_killed(tmp_p
     assert len(steps) >= 50
 
 
-@pytest.mark.parametrize("replaced", [pytest.param(False, marks=SLOW), True])
+@pytest.mark.parametrize("replaced", [False, True])
+@SLOW
 def test_where_a_draft_needs_a_name_the_next_write_removes_it(replaced: bool, tmp_path: Path) -> None:
     steps, beside = kill_everywhere(tmp_path, "a.safetensors", replaced=replaced, nameless=False)
     assert len(steps) >= 100
@@ -167,7 +160,8 @@ def test_where_a_draft_needs_a_name_the_next_write_removes_it(replaced: bool, tm
     assert ("replace" if replaced else "renameat2") in steps
 
 
-@pytest.mark.parametrize("replaced", [pytest.param(False, marks=SLOW), True])
+@pytest.mark.parametrize("replaced", [False, True])
+@SLOW
 def test_a_folder_is_old_or_new_wherever_its_writer_is_killed(replaced: bool, tmp_path: Path) -> None:
     steps, beside = kill_everywhere(tmp_path, "policy", replaced=replaced, nameless=True)
     assert len(steps) >= 100

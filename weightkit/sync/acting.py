@@ -177,6 +177,12 @@ class ActingPolicy:
         """Which of these tensors hold what they held before any weights came."""
         return tuple(name for name, digest in digests if self._at_start.get(name) == digest)
 
+    def poison(self) -> None:
+        """Overwrite everything with values that no policy holds."""
+        self._live = {}
+        for item in self._inventory.items():
+            poison(item.tensor)
+
     def scramble(self, manifest: SyncManifest) -> tuple[str, ...]:
         """Overwrite what is sent with noise; the names."""
         self._live = {}

@@ -304,6 +304,8 @@ class SyncService:
                 actor.acked, actor.root = ack.counter, ack.applied_root
                 actor.apply_ms = ack.apply_ms
                 actor.probe_ok = actor.probe_ok or ack.probe_ok
+                if actor.in_flight == ack.counter:  # before its Receipt, which then says nothing new
+                    actor.held, actor.in_flight = ack.counter, 0
                 self._keep(actor, ack.holds, up_to=ack.counter)
             self._changed.notify_all()
 

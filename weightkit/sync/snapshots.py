@@ -76,7 +76,8 @@ class SnapshotPool:
     """At most ``MOST_SLOTS`` versions, however many actors are slow. The caller holds the lock.
 
     Where all are read from, one is revoked: its transfers are given up, and whoever maps it keeps what it has. Never
-    the oldest, so that some transfer always comes to its end.
+    the oldest, so that some transfer always comes to its end. A transfer in which an actor is stuck keeps what it was
+    sending until the actor goes on or is cut off.
     """
 
     def __init__(self, manifest: SyncManifest, *, shared: bool) -> None:

@@ -57,6 +57,7 @@ from weightkit.transports.base import (
 logger = logging.getLogger(__name__)
 _WROTE = "does anything else write to the policy?"
 SCRAMBLED_S = 30.0
+SCRAMBLED_AGAIN_S = 3.0
 MOST_DEMANDS = 16
 _MOST_SHARED_FAILURES = 2
 _MOST_WRONG_IN_A_ROW = 3
@@ -322,29 +323,34 @@ class Subscriber:
         return restored
 
     def _scramble(self, receiver: Receiver) -> tuple[tuple[str, ...], WeightVersion]:
-        """Overwrite what is sent with noise and wait until it came again. Raises TransportTimeout where it does not."""
+        """Overwrite what is sent with noise and wait until it came again.
+
+        Raises TransportTimeout where it does not come; the policy is then poisoned.
+        """
         with self._changed:
             self._start_over = True
             self._version = self._staged = None
-            session = self._session_id
         with self._applying:
             names = self._policy.scramble(receiver.manifest)
         logger.warning("the weights were overwritten with noise, as somebody asked, and are sent again")
-        nack = Nack(
-            self.actor_id, session, receiver.run_id, receiver.counter, "scrambled", holds=tuple(sorted(self._holds))
-        )
-        self._say(lambda connection: connection.nack(nack), "the weights were scrambled")
         deadline = time.monotonic() + SCRAMBLED_S
-        while True:
+        staged, told = None, ""
+        while staged is None and self._failure is None and time.monotonic() < deadline:
+            if told != self._session_id:  # a session that is new may have begun before the weights were overwritten
+                told = self._session_id
+                nack = Nack(self.actor_id, told, receiver.run_id, receiver.counter, "scrambled")
+                self._say(_nacking(nack), "the weights were scrambled")
             with self._changed:
-                self._changed.wait_for(self._news, timeout=max(0.0, deadline - time.monotonic()))
-                if self._failure is not None:
-                    raise self._failure
+                self._changed.wait_for(self._news, timeout=SCRAMBLED_AGAIN_S)
                 staged = self._taking = self._staged
                 self._staged = None
-            if staged is None:
-                raise TransportTimeout(f"scrambled, and no weights came again in {SCRAMBLED_S:g} s: do not act")
+        if staged is not None:
             return names, self._put_in(staged, try_it=True)
+        with self._applying:
+            self._policy.poison()
+        raise self._failure or TransportTimeout(
+            f"scrambled, and no weights came again in {SCRAMBLED_S:g} s: the policy was poisoned"
+        )
 
     # ---- the background thread
 
@@ -570,3 +576,7 @@ def _same_machine(welcome: Welcome) -> bool:
         logger.info("the learner's memory cannot be mapped, so weights come by chunks: %s", error)
         return False
     return True
+
+
+def _nacking(nack: Nack) -> Callable[[Connection], object]:
+    return lambda connection: connection.nack(nack)
