@@ -54,12 +54,16 @@ class Pending:
 
 @dataclass(slots=True)
 class Attempt:
-    """One connection's progress: the newest number that it carried, and how often the learner has refused on it."""
+    """One connection's progress: the newest number that it carried, and how often the learner has refused on it.
+
+    ``heard_at``: when the learner last answered, or was last asked while nothing was owed, in seconds.
+    """
 
     opened: bool = False
     sent_seq: int = 0
     refusals: int = 0
     over: bool = False
+    heard_at: float = 0.0
 
 
 class Ledger:

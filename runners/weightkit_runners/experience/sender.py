@@ -32,6 +32,8 @@ from weightkit_runners.wire.v1 import experience_pb2 as pb
 
 logger = logging.getLogger(__name__)
 
+ANSWER_S = 10.0  # an answer can be lost on a connection that is well otherwise; a learner that is busy sorts it out
+LOOK_EVERY_S = 1.0
 SAID_REASONS = 16
 
 WhenFull = Literal["block", "drop_oldest"]
@@ -169,7 +171,7 @@ class ExperienceSender:
     def _stream(self) -> None:
         """One connection until it ends. Raises TransportError at the end."""
         channel = self._open_channel()
-        attempt = Attempt()
+        attempt = Attempt(heard_at=time.monotonic())
         try:
             method = channel.stream_stream(
                 f"/{SERVICE}/{METHOD}",
@@ -195,9 +197,14 @@ class ExperienceSender:
         yield pb.FromActor(open=pb.Open(protocol=PROTOCOL, actor_id=self.actor_id, epoch=self.epoch))
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: attempt.over or self._stopping or self._ledger.next_for(attempt) is not None
-                )
+                while not (attempt.over or self._stopping or self._ledger.next_for(attempt) is not None):
+                    self._changed.wait(timeout=LOOK_EVERY_S)
+                    if self._owed(attempt) and time.monotonic() - attempt.heard_at > ANSWER_S and self._call:
+                        logger.info("%s: nothing was answered for %g s: connecting anew", self.address, ANSWER_S)
+                        self._call.cancel()
+                        return
+                if not self._owed(attempt):
+                    attempt.heard_at = time.monotonic()
                 pending = self._ledger.next_for(attempt)
                 if attempt.over or self._stopping or pending is None:
                     return
@@ -207,6 +214,10 @@ class ExperienceSender:
             batch.digest = batch_digest(self.actor_id, self.epoch, batch)
             yield pending.message
 
+    def _owed(self, attempt: Attempt) -> bool:
+        """Whether the learner has yet to answer: that it has opened, or that it has what was sent."""
+        return not attempt.opened or (attempt.sent_seq > 0 and len(self._ledger) > 0)
+
     def _answered(self, reply: Any, attempt: Attempt) -> None:
         if reply.refused and not reply.refused_seq:
             raise TransportError(f"{self.address}: the learner refused transitions: {printable(reply.refused)}")
@@ -214,6 +225,7 @@ class ExperienceSender:
             raise TransportError(f"{self.address}: the learner's answer was damaged on its way")
         count = 0
         with self._changed:
+            attempt.heard_at = time.monotonic()
             if attempt.opened or not len(self._ledger):  # a learner that opens and fails at each batch is left alone
                 self._backoff.reset()
             try:

@@ -723,3 +723,31 @@ def test_closing_leaves_no_thread(address: str) -> None:
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive()
+
+
+def test_an_answer_that_is_lost_on_a_connection_that_lives_is_asked_for_again(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a flipped bit gives it to a stream that nobody knows: all else goes on as if nothing were wrong."""
+    monkeypatch.setattr("weightkit_runners.experience.sender.ANSWER_S", 0.3)
+    monkeypatch.setattr("weightkit_runners.experience.sender.LOOK_EVERY_S", 0.05)
+    sink = Sink()
+    lost: list[object] = []
+    answered = ExperienceSender._answered
+
+    def deaf_once(self: ExperienceSender, reply: object, attempt: Attempt) -> None:
+        if attempt.sent_seq and not lost:
+            lost.append(reply)
+        else:
+            answered(self, reply, attempt)
+
+    monkeypatch.setattr(ExperienceSender, "_answered", deaf_once)
+    server = serve(address, NoWeights(), services=(ExperienceReceiver(sink).service,))
+    sender = ExperienceSender(address, "a", backoff=Backoff(low_s=0.01, high_s=0.02))
+    try:
+        sender.send([{"x": np.zeros(1, np.float32)}], WeightVersion("r", 1, 0))
+        assert sender.flush(20)
+        assert (len(lost), sender.counts().accepted) == (1, 1)
+    finally:
+        sender.close()
+        server.close()
