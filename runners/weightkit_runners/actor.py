@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -27,7 +27,6 @@ from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
 from weightkit_runners.metrics import Metrics
 from weightkit_runners.process import (
-    append_json,
     limit_threads,
     log,
     log_findings,
@@ -137,23 +136,28 @@ class Actor:
         self.hold = hold
         self._guard = StaleGuard(freshness, clock=clock)
         self._clock = clock
-        self.env = make_env(config)
-        try:
-            self.policy = build_policy(config).eval()
-            self.subscriber = Subscriber(
-                self.policy,
-                address,
-                act=lambda net, observation: net.act(observation),
-                probes=probes(config.architecture.inputs(config.net)),
-                actor_id=name,
-                access=access,
-                simulated=self.env.simulated,
+        with ExitStack() as opened:
+            folder = config.output_dir
+            self._metrics = opened.enter_context(
+                Metrics(folder / f"{name}_metrics.jsonl", tensorboard=config.tensorboard)
             )
-        except BaseException:
-            self.env.close()
-            raise
+            self._versions = opened.enter_context(Metrics(folder / f"{name}_versions.jsonl"))
+            self.env = make_env(config)
+            opened.callback(self.env.close)
+            self.policy = build_policy(config).eval()
+            self.subscriber = opened.enter_context(
+                Subscriber(
+                    self.policy,
+                    address,
+                    act=lambda net, observation: net.act(observation),
+                    probes=probes(config.architecture.inputs(config.net)),
+                    actor_id=name,
+                    access=access,
+                    simulated=self.env.simulated,
+                )
+            )
+            self._opened = opened.pop_all()
         self.env_step = 0
-        self._metrics = Metrics(config.output_dir / f"{name}_metrics.jsonl", tensorboard=config.tensorboard)
         self._random = np.random.default_rng(config.seed)
 
     def wait_for_weights(self, stop: threading.Event) -> bool:
@@ -290,13 +294,11 @@ class Actor:
         log.info(
             "[ACTOR] Acting with weights v%d (learner step %d), root %s", version.counter, version.learner_step, root
         )
-        append_json(Path(self.config.output_dir) / f"{self.name}_versions.jsonl", [version_row(version, root)])
+        self._versions.write(version.counter, version_row(version, root))
 
     def close(self) -> None:
         """Disconnect and free the environment."""
-        self.subscriber.close()
-        self.env.close()
-        self._metrics.close()
+        self._opened.close()
 
     def __enter__(self) -> Actor:
         return self

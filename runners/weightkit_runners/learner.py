@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from weightkit_runners.experience import BatchRefused, ExperienceBatch, Experien
 from weightkit_runners.experience.journal import ExperienceJournal
 from weightkit_runners.metrics import Metrics, sync_row
 from weightkit_runners.process import (
-    append_json,
     limit_threads,
     log,
     log_findings,
@@ -163,28 +163,31 @@ class Learner:
         self._closing = threading.Event()
         chosen = {g.name: (g.transfer.value, g.why) for g in groups or config.architecture.groups(config.net)}
         manifest = make_manifest(policy, chosen, architecture=config.architecture.name)
-        self.journal = ExperienceJournal(config.output_dir / JOURNAL_FOLDER, capacity_bytes=journal_bytes)
-        try:
+        with ExitStack() as opened:
+            folder, tensorboard = config.output_dir, config.tensorboard
+            self._metrics = opened.enter_context(Metrics(folder / "metrics.jsonl", tensorboard=tensorboard))
+            self._sync_metrics = opened.enter_context(Metrics(folder / "sync.jsonl", tensorboard=tensorboard))
+            self._versions = opened.enter_context(Metrics(folder / "learner_versions.jsonl"))
+            self.journal = opened.enter_context(
+                ExperienceJournal(folder / JOURNAL_FOLDER, capacity_bytes=journal_bytes)
+            )
             self._restore()
             self.receiver = ExperienceReceiver(self._accept, check=self._check, journal=self.journal)
-            self.publisher = Publisher(
-                policy,
-                manifest,
-                act=lambda net, observation: net.act(observation),
-                probes=probes(config.architecture.inputs(config.net)),
-                bind=bind,
-                services=[self.receiver.service],
-                access=access,
-                optimizers=self.update.optimizers.values(),
+            self.publisher = opened.enter_context(
+                Publisher(
+                    policy,
+                    manifest,
+                    act=lambda net, observation: net.act(observation),
+                    probes=probes(config.architecture.inputs(config.net)),
+                    bind=bind,
+                    services=[self.receiver.service],
+                    access=access,
+                    optimizers=self.update.optimizers.values(),
+                )
             )
-        except BaseException:
-            self.journal.close()
-            raise
+            self._opened = opened.pop_all()
         self._pushed_step = -1
         self._pushed_at = 0.0
-        folder, tensorboard = config.output_dir, config.tensorboard
-        self._metrics = Metrics(folder / "metrics.jsonl", tensorboard=tensorboard)
-        self._sync_metrics = Metrics(folder / "sync.jsonl", tensorboard=tensorboard)
 
     @property
     def address(self) -> str:
@@ -247,11 +250,12 @@ class Learner:
         version = self.publisher.publish(self.learner_step)
         publish_ms = (time.perf_counter() - started) * 1e3
         state = self.publisher.state()
-        root = state.root
         self._sync_metrics.write(version.counter, sync_row(state, publish_ms, self.receiver.status()))
         self._pushed_step, self._pushed_at = self.learner_step, self._clock()
-        log.info("[LEARNER] Published weights v%d (learner step %d), root %s", version.counter, self.learner_step, root)
-        append_json(self.config.output_dir / "learner_versions.jsonl", [version_row(version, root)])
+        log.info(
+            "[LEARNER] Published weights v%d (learner step %d), root %s", version.counter, self.learner_step, state.root
+        )
+        self._versions.write(version.counter, version_row(version, state.root))
         return version
 
     def drain(self, *, wait_s: float) -> int:
@@ -330,12 +334,7 @@ class Learner:
     def close(self) -> None:
         """Stop listening."""
         self._closing.set()
-        try:
-            self.publisher.close()
-        finally:
-            self.journal.close()
-            self._metrics.close()
-            self._sync_metrics.close()
+        self._opened.close()
 
     def __enter__(self) -> Learner:
         return self

@@ -62,7 +62,7 @@ def sync_row(state: Status, publish_ms: float, experience: Mapping[str, Any]) ->
         "nacks": sum(actor.nacks for actor in state.actors),
         "sent_bytes": sum(actor.sent_bytes for actor in here),
         "turned_away": dict(state.counts),
-        "experience": dict(experience),
+        "experience": {**experience, "actors": {n: a for n, a in experience["actors"].items() if a["connected"]}},
     }
 
 

@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from weightkit.core.report import Report, Severity
@@ -62,13 +61,3 @@ def log_report(text: Callable[[Report], str], report: Report) -> None:
 def version_row(version: WeightVersion, root: str) -> dict[str, Any]:
     """One set of weights as both sides note it in their ``*_versions.jsonl``."""
     return {**asdict(version), "root": root}
-
-
-def append_json(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add JSON lines to a file, creating its folder."""
-    import json
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")

@@ -303,7 +303,7 @@ def asked(link: Link, pub: Publisher, sub: Subscriber, question: Question) -> Li
 def _short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits half a minute for what does not come."""
     monkeypatch.setattr(subscriber, "SCRAMBLED_S", 1.5)
-    monkeypatch.setattr(service, "ANSWER_S", 2.0)
+    monkeypatch.setattr(service, "DEMAND_S", 2.0)
 
 
 @pytest.mark.usefixtures("_short_of_patience")

@@ -154,7 +154,7 @@ class _Run:
         proxy.inject(*self._drawn(proxy))
 
     def _drawn(self, proxy: FaultProxy) -> list[Fault]:
-        """Faults for now, for the next bytes of an open connection, or for connections to come."""
+        """Faults at once, for the next bytes of an open connection, or for connections to come."""
         rng = self._rng
         when = rng.choice(("now", "open", "open", "open", "to come"))
         at_once = rng.choice((Stall(duration_s=0.1), Stall(), Blackhole(), Refuse(), Reset(), Slow(bytes_per_s=1e6)))

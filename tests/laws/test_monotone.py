@@ -17,7 +17,7 @@ from weightkit.errors import IncompleteUpdate, StaleVersion
 from weightkit.sync.grouping import make_manifest
 from weightkit.sync.inventory import inventory
 from weightkit.sync.publisher import Publisher
-from weightkit.sync.receiver import Receiver, arena_digests
+from weightkit.sync.receiver import Receiver
 from weightkit.sync.subscriber import Subscriber
 from weightkit.transports.base import Backoff, Chunk, SnapshotBegin, SnapshotEnd, Superseded, WatchMessage
 
@@ -25,8 +25,7 @@ POLICY = drqv2_policy(SMALL_DRQV2, 0)
 PROBES = drqv2_observations(SMALL_DRQV2, 5)
 MANIFEST = make_manifest(POLICY, drqv2_groups(POLICY))
 ARENA = Arena(MANIFEST)
-ARENA.pack({item.name: item.tensor for item in inventory(POLICY)})
-DIGESTS = arena_digests(ARENA)
+DIGESTS = ARENA.pack({item.name: item.tensor for item in inventory(POLICY)}).digests
 
 
 def messages(counter: int, run_id: str = "run") -> list[WatchMessage]:

@@ -45,6 +45,7 @@ class ActingPolicy:
         self._original: dict[str, Tensor] | None = {i.name: i.tensor.detach().clone() for i in traced.items}
         self._at_start = {i.name: live_digest(i.tensor) for i in traced.items if has_bytes(i.tensor)}
         self._live: dict[str, str] = {}
+        self.kept = False
         for item in traced.items:
             poison(item.tensor)
         if set(self.state) - traced.reads - traced.writes:

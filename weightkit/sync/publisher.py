@@ -60,7 +60,6 @@ class Publisher:
         self.report = (
             report if self._golden is None else report.replace(findings=report.findings + self._golden.findings)
         )
-        self._policy = policy
         self.manifest = manifest
         self.run_id = run_id or uuid.uuid4().hex
         self._counter = 0

@@ -249,11 +249,6 @@ class Receiver:
             raise
 
 
-def arena_digests(arena: Arena) -> dict[str, str]:
-    """The digest of each tensor in an arena."""
-    return {name: arena.digest(name) for name in arena.names}
-
-
 def verify(found: Mapping[str, str], begin: SnapshotBegin) -> None:
     """Raises Damaged, naming the tensors, where digests are not those that the version announced."""
     differing = tuple(sorted(name for name in {**found, **begin.digests} if found.get(name) != begin.digests.get(name)))

@@ -15,6 +15,7 @@ from weightkit.shared_memory import SharedBuffer
 from weightkit.sync.handshake import answer
 from weightkit.sync.snapshots import Slot, Snapshot, SnapshotPool, chunks_of
 from weightkit.transports.base import (
+    DEMAND_S,
     PROTOCOL,
     Ack,
     ActorStatus,
@@ -42,7 +43,6 @@ REMEMBERED_ACTORS = 256
 REMEMBERED_ROOTS = 1024
 REMEMBERED_DIGESTS = 200_000
 MOST_DEMANDS = 16
-ANSWER_S = 30.0
 RECEIPT_S = 10.0  # a version of which an actor has said neither that it holds it nor that it does not is sent again
 _REAL = "it may be moving a real robot; stop it there first, or say --force"
 
@@ -372,12 +372,13 @@ class SyncService:
             self._asked[number] = actor.session
             actor.demands.append(Demand(number, question.scramble))
             self._changed.notify_all()
-            self._changed.wait_for(lambda: number in self._reports or actor.ended or self._closing, timeout=ANSWER_S)
+            self._changed.wait_for(lambda: number in self._reports or actor.ended or self._closing, timeout=DEMAND_S)
             del self._asked[number]
+            actor.demands = deque(demand for demand in actor.demands if demand.number != number)
             report = self._reports.pop(number, None)
             if report is None:
                 gone = actor.ended or self._closing
-                return unanswered("it went away" if gone else f"no answer in {ANSWER_S:g} s; it answers between steps")
+                return unanswered("it went away" if gone else f"no answer in {DEMAND_S:g} s; it answers between steps")
             if report.refused:
                 return unanswered(report.refused)
             published = self._digests.get(report.counter, {}) if report.run_id == self.run_id else {}

@@ -33,6 +33,7 @@ from weightkit.sync.read_set import Act, Probes
 from weightkit.sync.receiver import Damaged, MemoryGone, Received, Receiver
 from weightkit.transports import connect
 from weightkit.transports.base import (
+    DEMAND_S,
     OPEN,
     PROTOCOL,
     Access,
@@ -116,7 +117,7 @@ class Subscriber:
         self._applying = threading.Lock()
         self._staged: _Staged | None = None
         self._taking: _Staged | None = None
-        self._demands: deque[tuple[Demand, str]] = deque(maxlen=MOST_DEMANDS)
+        self._demands: deque[tuple[Demand, str, float]] = deque(maxlen=MOST_DEMANDS)
         self._version: WeightVersion | None = None
         self._published_at = 0.0
         self._groups_applied: tuple[str, ...] = ()
@@ -244,8 +245,9 @@ class Subscriber:
             self._staged = None
             demands = [self._demands.popleft() for _ in range(len(self._demands))]
         version = None if staged is None else self._put_in(staged)
-        for demand in demands:
-            version = self._meet(*demand) or version
+        for demand, session, came_at in demands:
+            if time.monotonic() - came_at < DEMAND_S:
+                version = self._meet(demand, session) or version
         return version
 
     def _put_in(self, staged: _Staged, *, try_it: bool = False) -> WeightVersion:
@@ -516,7 +518,7 @@ class Subscriber:
             elif isinstance(message, Chunk):
                 self._counts["received_bytes"] += len(message.data)
             elif isinstance(message, Demand):
-                self._demands.append((message, session))
+                self._demands.append((message, session, time.monotonic()))
                 self._changed.notify_all()
 
     def _repair(self, receiver: Receiver, error: Damaged, connection: Connection, session: str) -> Received:

@@ -14,6 +14,8 @@ from weightkit.core.version import WeightVersion
 from weightkit.shared_memory import SharedRef
 
 PROTOCOL = 1
+DEMAND_S = 30.0
+"""For so long somebody waits for what an actor's policy holds; later it is not looked at, and never scrambled."""
 CHUNK_BYTES = 1 << 20
 
 

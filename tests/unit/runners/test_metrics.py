@@ -62,7 +62,7 @@ def test_a_push_is_a_row_of_what_is_there_and_what_was_turned_away() -> None:
     here = ActorStatus("a", True, 3, "r", 1, 2, True, "stream", 1.5, 100)
     gone = ActorStatus("b", False, 1, "r", 3, 1, True, "stream", 9.0, 50)
     status = Status("run", 4, "root", 1, (here, gone), 40, 0.1, {"malformed": 2})
-    row = sync_row(status, 6.5, {"accepted": 5, "duplicates": 0})
+    row = sync_row(status, 6.5, {"accepted": 5, "actors": {"a": {"connected": True}, "b": {"connected": False}}})
     assert (row["actors"], row["lag_most"], row["apply_ms_most"], row["nacks"], row["sent_bytes"]) == (
         1,
         1,
@@ -72,5 +72,5 @@ def test_a_push_is_a_row_of_what_is_there_and_what_was_turned_away() -> None:
     )
     assert (row["counter"], row["learner_step"], row["publish_ms"], row["refused_versions"]) == (4, 40, 6.5, 1)
     assert row["turned_away"] == {"malformed": 2}
-    assert row["experience"] == {"accepted": 5, "duplicates": 0}
+    assert row["experience"] == {"accepted": 5, "actors": {"a": {"connected": True}}}
     assert json.loads(json.dumps(row)) == row

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from weightkit.core.version import WeightVersion
-from weightkit.errors import StaleWeights
+from weightkit.errors import ConfigError, StaleWeights
 from weightkit.sync.staleness import Freshness, OnStale
 from weightkit_runners.actor import Actor
 from weightkit_runners.config import RunConfig, read_run_config
@@ -248,3 +250,18 @@ def test_what_became_of_an_actors_transitions_is_on_disk_on_both_sides(config: R
     last = json.loads((config.output_dir / "sync.jsonl").read_text().splitlines()[-1])
     assert last["experience"]["accepted"] == 2 * STEPS
     assert (last["counter"], last["refused_versions"]) == (2, 0)
+
+
+def test_a_run_that_cannot_measure_as_it_was_told_leaves_nothing_open(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    asked = replace(config, tensorboard=True)
+    before = set(threading.enumerate())
+    with pytest.raises(ConfigError, match="not installed"):
+        Learner(asked, prepare_policy(asked, None), bind="127.0.0.1:0")
+    with pytest.raises(ConfigError, match="not installed"):
+        Actor(asked, address="127.0.0.1:1", name="a")
+    assert not set(threading.enumerate()) - before
+    with Learner(config, prepare_policy(config, None), bind="127.0.0.1:0") as learner:  # the journal is nobody's
+        assert learner.push().counter == 1

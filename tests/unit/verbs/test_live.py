@@ -181,7 +181,7 @@ def test_scrambling_brings_every_tensor_back_bit_for_bit(bind: str, learner: Any
 
 
 def test_an_actor_that_never_polls_is_named_and_holds_nobody_up(learner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weightkit.sync.service.ANSWER_S", 0.3)
+    monkeypatch.setattr("weightkit.sync.service.DEMAND_S", 0.3)
     with publishing(learner) as pub:
         with acting(pub, drqv2_policy(SMALL_DRQV2, 1), "acts"):
             with acting(pub, drqv2_policy(SMALL_DRQV2, 2), "silent", polls=False):
