@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
 from types import TracebackType
 
 from torch import Tensor, nn
 
+from weightkit.arena import Arena, Packed
 from weightkit.core.group import Transfer
 from weightkit.core.manifest import SyncManifest
 from weightkit.core.version import WeightVersion
@@ -64,6 +66,7 @@ class Publisher:
         self.run_id = run_id or uuid.uuid4().hex
         self._counter = 0
         self._publishing = threading.Lock()
+        self._packer = ThreadPoolExecutor(1, "weightkit pack")
         self._inventory = Inventory(policy)
         own = self._inventory.by_name()
         probe = b"" if self._golden is None else self._golden.observation
@@ -93,9 +96,8 @@ class Publisher:
             try:
                 own = self._as_announced()
                 slot = self._service.blank()
-                packed = slot.arena.pack(own)
+                packed, golden = self._packed(slot.arena, own)
                 _check_finite(packed.spoiled)
-                golden = b"" if self._golden is None else self._golden.action()
             except PublishRefused:
                 self._service.refused += 1
                 raise
@@ -103,6 +105,20 @@ class Publisher:
             version = WeightVersion(self.run_id, self._counter, learner_step)
             self._service.offer(Snapshot(version, slot, packed.digests, root_digest(packed.digests), golden))
             return version
+
+    def _packed(self, arena: Arena, own: dict[str, Tensor]) -> tuple[Packed, bytes]:
+        """The policy in ``arena``, and what it does on the golden probe.
+
+        At once: ``act()`` writes nothing that is sent (WK306). The user's code runs on the caller's thread.
+        """
+        if self._golden is None:
+            return arena.pack(own), b""
+        packing = self._packer.submit(arena.pack, own)
+        try:
+            golden = self._golden.action()
+        finally:
+            wait([packing])  # whoever holds the policy still for us may let go when we return
+        return packing.result(), golden
 
     def _as_announced(self) -> dict[str, Tensor]:
         """The policy's tensors, which are still laid out, and pinned, as the manifest says."""
@@ -157,6 +173,7 @@ class Publisher:
         """End every session and stop listening."""
         self._service.close()
         self._server.close()
+        self._packer.shutdown()
 
     def __enter__(self) -> Publisher:
         return self

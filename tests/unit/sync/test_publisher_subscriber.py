@@ -297,7 +297,7 @@ def test_after_a_reconnect_versions_are_acknowledged_and_scrambled_weights_come_
 def test_what_nobody_waits_for_any_more_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scramble that comes to an actor in a long step must not hit it later, when whoever asked has gone."""
     monkeypatch.setattr("weightkit.sync.service.DEMAND_S", 0.05)
-    monkeypatch.setattr("weightkit.sync.subscriber.DEMAND_S", 0.05)
+    monkeypatch.setattr("weightkit.sync.subscriber.DEMAND_S", 0.0)
     learner, actor = drqv2_policy(SMALL_DRQV2, 0), drqv2_policy(SMALL_DRQV2, 1)
     with publisher_of(learner) as pub, subscriber_of(actor, pub.address) as sub:
         pub.publish()
@@ -307,6 +307,8 @@ def test_what_nobody_waits_for_any_more_is_not_done(monkeypatch: pytest.MonkeyPa
         state = onlooker.ask(Question("a", scramble=True, force=True))
         onlooker.close()
         assert "no answer" in state.unanswered
+        with sub._changed:
+            assert sub._changed.wait_for(lambda: bool(sub._demands), 20)
         assert sub.poll() is None
         assert sub.version == held
     assert torch.equal(act(actor, PROBES[0]), act(learner, PROBES[0]))
