@@ -26,6 +26,7 @@ from weightkit.transports._grpc_channel import (
     error_of,
     open_channel,
 )
+from weightkit.transports._malloc import keep_freed_memory
 from weightkit.transports.base import (
     Access,
     Ack,
@@ -55,6 +56,7 @@ class GrpcConnection:
         self._address = address
         self._silence_s = silence_s
         self._access = access
+        keep_freed_memory()
         self._channel = open_channel(address, access=access)
         self._lock = threading.Lock()
         self._closed = False

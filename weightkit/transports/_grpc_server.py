@@ -25,6 +25,7 @@ from weightkit.errors import (
 from weightkit.transports import _messages as wire
 from weightkit.transports._grpc_channel import MAX_CALLS, SERVER_OPTIONS, SERVICE, STALL_S, check_address
 from weightkit.transports._handshakes import Handshakes
+from weightkit.transports._malloc import keep_freed_memory
 from weightkit.transports._security import server_credentials
 from weightkit.transports._tokens import Refusals, server_interceptor
 from weightkit.transports.base import (
@@ -44,6 +45,7 @@ class GrpcServer:
     def __init__(self, bind: str, endpoint: SyncEndpoint, services: tuple[Service, ...], access: Access) -> None:
         check_address(bind, access, "listen at")
         _check_free(bind)
+        keep_freed_memory()
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._sessions: set[str] = set()
