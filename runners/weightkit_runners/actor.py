@@ -6,46 +6,31 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from weightkit.architectures.probes import probes
 from weightkit.cli import options
 from weightkit.cli.main import run_command
 from weightkit.cli.output import emit
 from weightkit.core.report import Report
-from weightkit.core.version import WeightVersion
-from weightkit.errors import TransportTimeout
-from weightkit.sync.staleness import Freshness, OnStale, StaleGuard
+from weightkit.sync.staleness import Freshness, OnStale
 from weightkit.transports.base import OPEN, Access
+from weightkit_runners.collecting import Collector
 from weightkit_runners.config import RunConfig, prepare_output, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
-from weightkit_runners.episodes import Episode, policy_act, run_episodes, successes
+from weightkit_runners.episodes import Episode, log_episode, policy_act, run_episodes, successes
+from weightkit_runners.exploring import explorer
+from weightkit_runners.interventions import make_source
 from weightkit_runners.metrics import Metrics
-from weightkit_runners.process import (
-    limit_threads,
-    log,
-    log_findings,
-    start_logging,
-    stop_on_sigterm,
-    version_row,
-)
-from weightkit_runners.replay import ACTION, NEXT, REWARD, TERMINATED
+from weightkit_runners.process import limit_threads, log, log_findings, start_logging, stop_on_sigterm
 from weightkit_runners.rollout import episodes_text
+from weightkit_runners.weights import FollowedWeights
 
-SEND_EVERY_STEPS = 10
 FLUSH_TIMEOUT_S = 5.0
-SAY_WAITING_EVERY_S = 5.0
-LOOK_AT_STOP_EVERY_S = 0.5
 ANY_AGE = Freshness()
-
-
-class _StoppedError(Exception):
-    """SIGTERM came while there was nothing to act with yet."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,6 +42,7 @@ class _StoppedError(Exception):
 @click.option("--hold-version", is_flag=True, help="Keep the first weights: take no later version.")
 @click.option("--episodes", type=click.IntRange(min=1), metavar="N", help="End after N episodes.")
 @click.option("--seed", type=click.IntRange(min=0), help="The first episode's seed instead of the configuration's.")
+@click.option("--intervene", metavar="NAME", help="Let keyboard, gamepad, expert or package.module:factory take over.")
 @click.option("--max-age", type=float, metavar="S", help="Weights published longer ago than S seconds are stale.")
 @click.option("--max-lag", type=int, metavar="N", help="Weights more than N versions behind are stale.")
 @click.option(
@@ -76,6 +62,7 @@ def command(
     hold_version: bool,
     episodes: int | None,
     seed: int | None,
+    intervene: str | None,
     max_age: float | None,
     max_lag: int | None,
     on_stale: OnStale,
@@ -99,12 +86,12 @@ def command(
         if hold_version and on_stale == "hold":
             raise click.UsageError("--hold-version takes no newer weights: --on-stale hold would hold still for ever")
         with Actor(config, address=address, name=name, access=access, hold=hold_version, freshness=freshness) as actor:
-            if not actor.wait_for_weights(stop):
+            if not actor.weights.wait(stop, timeout_s=config.link.first_weights_timeout_s):
                 done = []
             elif evaluate:
                 done = actor.evaluate(range(first_seed, first_seed + (episodes or 10)), stop)
             else:
-                done = actor.collect(first_seed, stop, episodes=episodes)
+                done = actor.collect(first_seed, stop, episodes=episodes, intervene=intervene)
         facts = {"actor": name, "episodes": [episode.to_dict() for episode in done]}
         return Report("actor", config.findings, facts)
 
@@ -130,18 +117,14 @@ class Actor:
         from weightkit_runners.pretrained import build_policy
 
         self.config = config
-        self.address = address
-        self.name = name
-        self.access = access
-        self.hold = hold
-        self._guard = StaleGuard(freshness, clock=clock)
+        self.address, self.name, self.access = address, name, access
         self._clock = clock
         with ExitStack() as opened:
             folder = config.output_dir
             self._metrics = opened.enter_context(
                 Metrics(folder / f"{name}_metrics.jsonl", tensorboard=config.tensorboard)
             )
-            self._versions = opened.enter_context(Metrics(folder / f"{name}_versions.jsonl"))
+            versions = opened.enter_context(Metrics(folder / f"{name}_versions.jsonl"))
             self.env = make_env(config)
             opened.callback(self.env.close)
             self.policy = build_policy(config).eval()
@@ -156,125 +139,53 @@ class Actor:
                     simulated=self.env.simulated,
                 )
             )
+            self.weights = FollowedWeights(
+                self.subscriber, address, versions, freshness=freshness, hold=hold, clock=clock
+            )
             self._opened = opened.pop_all()
         self.env_step = 0
-        self._random = np.random.default_rng(config.seed)
-
-    def wait_for_weights(self, stop: threading.Event) -> bool:
-        """Block until verified weights are in the policy; False where ``stop`` was set before they came.
-
-        Raises TransportTimeout at the deadline, NeedsNotMet where the learner offers too little.
-        """
-        deadline = self.config.link.first_weights_timeout_s
-        log.info("[ACTOR] Waiting for initial parameters from Learner...")
-        due = self._clock()
-
-        def still_waiting() -> None:
-            if stop.is_set():
-                raise _StoppedError
-            nonlocal due
-            if self._clock() < due:
-                return
-            due = self._clock() + SAY_WAITING_EVERY_S
-            trouble = self.subscriber.status()["trouble"]
-            log.info("[ACTOR] ...no weights from %s yet (%s); giving up after %g s", self.address, trouble, deadline)
-
-        try:
-            self.subscriber.wait_for_first(
-                timeout_s=deadline, on_waiting=still_waiting, waiting_every_s=LOOK_AT_STOP_EVERY_S
-            )
-        except _StoppedError:
-            log.info("[ACTOR] Stopped before any weights came.")
-            return False
-        except TransportTimeout as error:
-            raise TransportTimeout(
-                f"no verified weights from the learner at {self.address} within {deadline:g} s; the robot did not move",
-                hint=error.hint or "start weightkit-learner with the same --config_path, or check --learner HOST:PORT",
-            ) from None
-        self._applied(initial=True)
-        return True
-
-    def take_new_weights(self) -> None:
-        """At a step boundary: swap in a newer version if a verified one has come."""
-        if not self.hold and self.subscriber.poll() is not None:
-            self._applied()
-
-    def ready(self, stop: threading.Event) -> bool:
-        """At a step boundary: newer weights swapped in, and fresh enough to act with; False where ``stop`` was set.
-
-        Raises StaleWeights where weights that are too old end the run.
-        """
-        self.take_new_weights()
-        while not self._guard.may_act(self.subscriber.age_s, self.subscriber.lag):
-            if stop.wait(LOOK_AT_STOP_EVERY_S / 10):
-                return False
-            self.take_new_weights()
-        return not stop.is_set()
 
     def evaluate(self, seeds: range, stop: threading.Event) -> list[Episode]:
         """Episodes without exploration noise; nothing is sent. New weights come in between episodes."""
         done: list[Episode] = []
         for seed in seeds:
-            if not self.ready(stop):
+            if self.weights.current(stop) is None:
                 break
-            done += run_episodes(self.env, policy_act(self.policy), [seed], on_episode=_log_episode)
+            done += run_episodes(self.env, policy_act(self.policy), [seed], on_episode=log_episode)
         log.info("[ACTOR] %d of %d episodes succeeded.", successes(done), len(done))
         return done
 
-    def collect(self, first_seed: int, stop: threading.Event, *, episodes: int | None = None) -> list[Episode]:
-        """Episodes with scheduled exploration noise, every transition sent with the version it was acted with."""
+    def collect(
+        self, first_seed: int, stop: threading.Event, *, episodes: int | None = None, intervene: str | None = None
+    ) -> list[Episode]:
+        """Episodes with exploration, every transition sent; ``intervene`` names who may take over."""
         from weightkit_runners.experience import ExperienceSender
 
         done: list[Episode] = []
-        sender = ExperienceSender(self.address, self.name, access=self.access)
-        try:
+        with ExitStack() as opened:
+            source = None
+            if intervene is not None:
+                options = self.config.interventions
+                source = opened.enter_context(closing(make_source(intervene, self.env.action_dim, **options)))
+            sender = ExperienceSender(self.address, self.name, access=self.access)
+            opened.callback(self._finish, sender)
+            collector = Collector(
+                self.config, self.env, explorer(self.policy, self.config), self.weights.current, sender,
+                source=source, clock=self._clock,
+            )  # fmt: skip
             while not stop.is_set() and (episodes is None or len(done) < episodes):
-                done.append(self._episode(first_seed + len(done), sender, stop))
-                _log_episode(done[-1])
-                self._measure(done[-1], sender.counts().to_dict())
-        finally:
-            counts = sender.close(drain_timeout_s=FLUSH_TIMEOUT_S)
-            self._metrics.write(self.env_step, {"env_step": self.env_step, "closed": True, **counts.to_dict()})
-            log.info("[ACTOR] transitions: %d produced = %d accepted + %d pending + %d dropped",
-                     counts.produced, counts.accepted, counts.pending, counts.dropped)  # fmt: skip
+                done.append(collector.episode(len(done), first_seed + len(done), stop))
+                log_episode(done[-1])
+                self.env_step = collector.env_step
+                rate = collector.interventions / max(1, collector.env_step)
+                self._measure(done[-1], {**sender.counts().to_dict(), "intervention_rate": rate})
         return done
 
-    def _episode(self, seed: int, sender: Any, stop: threading.Event) -> Episode:
-        observation = self.env.reset(seed)
-        pending: list[dict[str, NDArray[Any]]] = []
-        total, steps, ended, success = 0.0, 0, False, False
-        version = self.subscriber.version
-
-        def send(acted_with: WeightVersion | None) -> None:
-            if pending:
-                assert acted_with is not None
-                sender.send(pending, acted_with)
-                pending.clear()
-
-        while not ended and self.ready(stop):
-            due = self._clock() + (1.0 / self.config.env.fps if self.config.env.fps else 0.0)
-            if self.subscriber.version != version:  # a batch carries one version: the one it was acted with
-                send(version)
-            version = self.subscriber.version
-            assert version is not None
-            action = self._explore(observation, version.learner_step)
-            after, reward, terminated, truncated, info = self.env.step(action)
-            pending.append(_transition(observation, action, reward, terminated, after))
-            observation, ended, success = after, terminated or truncated, bool(info.get("success", False))
-            total, steps, self.env_step = total + reward, steps + 1, self.env_step + 1
-            if len(pending) >= SEND_EVERY_STEPS:
-                send(version)
-            stop.wait(max(0.0, due - self._clock()))
-        send(version)
-        return Episode(seed, success, steps, total, "")
-
-    def _explore(self, observation: dict[str, NDArray[Any]], learner_step: int) -> NDArray[Any]:
-        exploration = self.config.exploration
-        mean = policy_act(self.policy)(observation)
-        stddev = exploration.stddev(env_step=self.env_step, learner_step=learner_step)
-        noise = self._random.normal(0.0, stddev, mean.shape)
-        moved: NDArray[Any] = np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
-        return moved
+    def _finish(self, sender: Any) -> None:
+        counts = sender.close(drain_timeout_s=FLUSH_TIMEOUT_S)
+        self._metrics.write(self.env_step, {"env_step": self.env_step, "closed": True, **counts.to_dict()})
+        log.info("[ACTOR] transitions: %d produced = %d accepted + %d pending + %d dropped",
+                 counts.produced, counts.accepted, counts.pending, counts.dropped)  # fmt: skip
 
     def _measure(self, episode: Episode, balance: dict[str, Any]) -> None:
         """An episode, the weights that it ended with, and what became of its transitions, as one row."""
@@ -282,19 +193,6 @@ class Actor:
         kept = ("run_id", "counter", "lag", "age_s", "path", "received", "discarded", "stale", "repaired", "reconnects")
         row = {"env_step": self.env_step, **episode.to_dict(), **{key: weights[key] for key in kept}, **balance}
         self._metrics.write(self.env_step, row)
-
-    def _applied(self, *, initial: bool = False) -> None:
-        version = self.subscriber.version
-        assert version is not None
-        if "encoder" in self.subscriber.groups_applied:
-            log.info("[ACTOR] Loaded encoder parameters from Learner.")
-        if initial:
-            log.info("[ACTOR] Loaded initial parameters from Learner.")
-        root = self.subscriber.root
-        log.info(
-            "[ACTOR] Acting with weights v%d (learner step %d), root %s", version.counter, version.learner_step, root
-        )
-        self._versions.write(version.counter, version_row(version, root))
 
     def close(self) -> None:
         """Disconnect and free the environment."""
@@ -305,27 +203,6 @@ class Actor:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _transition(
-    observation: dict[str, NDArray[Any]],
-    action: NDArray[Any],
-    reward: float,
-    terminated: bool,
-    after: dict[str, NDArray[Any]],
-) -> dict[str, NDArray[Any]]:
-    return {
-        **{key: value[0] for key, value in observation.items()},
-        **{NEXT + key: value[0] for key, value in after.items()},
-        ACTION: action,
-        REWARD: np.float32(reward).reshape(()),
-        TERMINATED: np.asarray(terminated),
-    }
-
-
-def _log_episode(episode: Episode) -> None:
-    word = "reached the goal" if episode.success else "did not reach the goal"
-    log.info("[ACTOR] episode %d %s in %d steps", episode.seed, word, episode.steps)
 
 
 def main() -> None:

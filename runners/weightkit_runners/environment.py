@@ -12,7 +12,10 @@ from weightkit.architectures.drqv2.config import IMAGE_KEY, STATE_KEY, is_image_
 from weightkit.errors import ConfigError
 from weightkit_runners.config import RunConfig
 from weightkit_runners.envs import RobotEnv, make_env
+from weightkit_runners.envs.gymnasium_robot import is_gymnasium_id
+from weightkit_runners.envs.process import ProcessEnv
 from weightkit_runners.frame_stack import FrameStackBuffer
+from weightkit_runners.transitions import transition_spec
 
 DEFAULT_CAMERA = "front"
 
@@ -20,11 +23,14 @@ DEFAULT_CAMERA = "front"
 class RunEnv:
     """A RobotEnv whose observation keys are those of ``env.features``, and which stacks frames.
 
-    ``reset`` and ``step`` give stacked observations with a batch axis of 1, as the policy takes them.
+    ``reset`` and ``step`` give stacked observations with a batch axis of 1, as the policy takes them; ``frame`` is the
+    newest single one. ``robot`` is the environment itself.
     """
 
     def __init__(self, env: RobotEnv, rename: Mapping[str, str], frame_stack: int) -> None:
+        self.robot = env
         self._env = env
+        self.frame: dict[str, NDArray[Any]] = {}
         self._rename = dict(rename)
         images = [key for key in self._rename.values() if is_image_key(key)]
         state = STATE_KEY if STATE_KEY in self._rename.values() else None
@@ -55,11 +61,17 @@ class RunEnv:
         self._env.close()
 
     def _single(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return {wanted: observation[given] for given, wanted in self._rename.items()}
+        self.frame = {wanted: observation[given] for given, wanted in self._rename.items()}
+        return self.frame
 
 
 def _batched(observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {key: value[None] for key, value in observation.items()}
+
+
+def given_key(key: str) -> str:
+    """The key under which an environment gives what the configuration calls ``key``."""
+    return f"{IMAGE_KEY}.{DEFAULT_CAMERA}" if key == IMAGE_KEY else key
 
 
 def make_run_env(config: RunConfig) -> RunEnv:
@@ -69,18 +81,18 @@ def make_run_env(config: RunConfig) -> RunEnv:
         **{f"{IMAGE_KEY}.{camera}": (net.image_channels, net.image_height, net.image_width) for camera in net.cameras},
         **({STATE_KEY: (net.state_dim,)} if net.state_dim else {}),
     }
-    rename = {(f"{IMAGE_KEY}.{DEFAULT_CAMERA}" if key == IMAGE_KEY else key): key for key in features}
+    rename = {given_key(key): key for key in features}
     cameras = tuple(key.removeprefix(f"{IMAGE_KEY}.") for key in rename if is_image_key(key))
     if ":" in config.env.name and "" not in sys.path:
         sys.path.insert(0, "")
+    options: dict[str, Any] = {"max_episode_steps": config.env.max_episode_steps, **config.env.options}
+    if is_gymnasium_id(config.env.name):
+        options |= {"features": {given: features[wanted] for given, wanted in rename.items()}}
+        options |= {"features_map": {theirs: given_key(ours) for theirs, ours in config.env.features_map.items()}}
+    else:
+        options |= {"cameras": cameras, "image_size": (net.image_height, net.image_width)}
     try:
-        env = make_env(
-            config.env.name,
-            cameras=cameras,
-            image_size=(net.image_height, net.image_width),
-            max_episode_steps=config.env.max_episode_steps,
-            **config.env.options,
-        )
+        env: RobotEnv = (ProcessEnv if config.env_in_process else make_env)(config.env.name, **options)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{config.path} @ $.env.name: {config.env.name!r} needs {error.name}, which cannot be imported",
@@ -99,10 +111,11 @@ def make_run_env(config: RunConfig) -> RunEnv:
                 f"{config.path} @ $.env.features.{wanted}: expected what env {config.env.name!r} gives, "
                 f"{list(env.features.get(given, ())) or 'nothing'}, found {list(features[wanted])}"
             )
-    if env.action_dim != net.action_dim:
+    wanted_dim = transition_spec(config).action_dim
+    if env.action_dim != wanted_dim:
         env.close()
         raise ConfigError(
             f"{config.path} @ $.policy.output_features.action: expected {env.action_dim}, the actions of env "
-            f"{config.env.name!r}, found {net.action_dim}"
+            f"{config.env.name!r}, found {wanted_dim}"
         )
     return RunEnv(env, rename, net.frame_stack)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightkit_runners.environment import RunEnv
+from weightkit_runners.process import log
 
 Act = Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
 """A stacked observation ``(1, ...)`` to an action ``(A,)``."""
@@ -82,3 +83,9 @@ def random_act(action_dim: int, seed: int) -> Act:
 def successes(episodes: Iterable[Episode]) -> int:
     """How many of the episodes reached their goal."""
     return sum(episode.success for episode in episodes)
+
+
+def log_episode(episode: Episode) -> None:
+    """Say how an actor's episode went."""
+    word = "reached the goal" if episode.success else "did not reach the goal"
+    log.info("[ACTOR] episode %d %s in %d steps", episode.seed, word, episode.steps)

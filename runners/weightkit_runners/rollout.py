@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from weightkit.cli import options
 from weightkit.cli.main import run_command
 from weightkit.cli.output import emit
 from weightkit.core.report import Report
-from weightkit.errors import PlanError, UsageError, WriteError
+from weightkit.errors import UsageError, WriteError
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import make_run_env
 from weightkit_runners.episodes import Episode, policy_act, run_episode
@@ -57,6 +58,7 @@ def command(
             check_video(Path(video))
         first = config.seed if seed is None else seed
         frames: list[NDArray[Any]] = []
+        times_ms: list[float] = []
         done = rollout(
             config,
             checkpoint,
@@ -65,13 +67,28 @@ def command(
             drop=drop,
             allow_missing=allow_missing,
             frames=frames if video else None,
+            times_ms=times_ms,
         )
         if video:
             write_gif(Path(video), frames)
         facts = {"checkpoint": checkpoint, "episodes": [episode.to_dict() for episode in done]}
-        return Report("rollout", config.findings, facts)
+        return Report("rollout", config.findings, {**facts, "latency_ms": percentiles(times_ms)})
 
-    emit("rollout", as_json, make, episodes_text)
+    emit("rollout", as_json, make, _text)
+
+
+def _text(report: Report) -> str:
+    latency: Any = report.facts["latency_ms"]
+    said = ", ".join(f"{name} {value:.1f}" for name, value in latency.items())
+    return f"{episodes_text(report)}; act() took {said} ms"
+
+
+def percentiles(times_ms: list[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile of times in ms; empty where nothing was done."""
+    if not times_ms:
+        return {}
+    found = np.percentile(times_ms, (50, 95, 99))
+    return {f"p{q}": round(float(value), 3) for q, value in zip((50, 95, 99), found, strict=True)}
 
 
 def episodes_text(report: Report) -> str:
@@ -89,18 +106,10 @@ def load_checkpoint(
     allow_missing: tuple[str, ...] = (),
 ) -> Any:
     """The run's policy with the checkpoint's weights, in eval mode. Raises PlanError where there is a gap."""
-    from weightkit.reporting.convert import convert_text
-    from weightkit.verbs.convert import refusal_report
-    from weightkit_runners.pretrained import build_policy, load_pretrained, plan_pretrained
-    from weightkit_runners.process import log_report
+    from weightkit_runners.pretrained import build_policy, load_logged
 
-    try:
-        conversion, _ = plan_pretrained(config, path, adapt=adapt, drop=drop, allow_missing=allow_missing)
-    except PlanError as error:
-        log_report(convert_text, refusal_report(error, path, config.architecture.name))
-        raise
     policy = build_policy(config)
-    load_pretrained(policy, conversion)
+    load_logged(policy, config, path, adapt=adapt, drop=drop, allow_missing=allow_missing, only_refusals=True)
     return policy.eval()
 
 
@@ -113,11 +122,22 @@ def rollout(
     drop: tuple[str, ...] = (),
     allow_missing: tuple[str, ...] = (),
     frames: list[NDArray[Any]] | None = None,
+    times_ms: list[float] | None = None,
 ) -> list[Episode]:
-    """One episode per seed with the checkpoint's deterministic actions; ``frames`` collects (H, W, 3) images."""
+    """One episode per seed with the checkpoint's deterministic actions.
+
+    ``frames`` collects (H, W, 3) images, ``times_ms`` how long each action took.
+    """
     policy = load_checkpoint(config, checkpoint, adapt=adapt, drop=drop, allow_missing=allow_missing)
     env = make_run_env(config)
-    done = []
+    done, chosen = [], policy_act(policy)
+
+    def act(observation: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        started = time.perf_counter()
+        action = chosen(observation)
+        if times_ms is not None:
+            times_ms.append((time.perf_counter() - started) * 1e3)
+        return action
 
     def collect(observation: dict[str, NDArray[Any]]) -> None:
         if frames is not None:
@@ -126,7 +146,7 @@ def rollout(
 
     try:
         for seed in seeds:
-            episode = run_episode(env, policy_act(policy), seed, on_step=collect)
+            episode = run_episode(env, act, seed, on_step=collect)
             done.append(episode)
             log.info(
                 "[ROLLOUT] episode %d %s after %d steps",

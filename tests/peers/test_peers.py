@@ -34,7 +34,7 @@ def run(program: str, *words: object) -> str:
 
 def typed(*words: object) -> subprocess.CompletedProcess[str]:
     """The peers' python with ``words``; weightkit is importable there too."""
-    path = os.pathsep.join([str(PROGRAMS), str(ROOT)])
+    path = os.pathsep.join([str(PROGRAMS), str(ROOT), str(ROOT / "runners")])
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [str(PYTHON), *map(str, words)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
@@ -170,3 +170,21 @@ def test_one_tensor_that_is_not_in_a_push_is_named(tmp_path: Path) -> None:
     report = verify_sync("factory", "--payload", tmp_path / "push.pt")
     assert report["exit_code"] == 1
     assert {name for name in unsent(report) if not name.startswith(ENCODERS)} == {"actor.mean_layer.bias"}
+
+
+# ---- LeRobot's SAC learner
+
+
+@pytest.mark.parametrize(
+    "variant", ["shared", "separate", "discrete", "no_backup_entropy", "ensemble", "trained_encoder"]
+)
+def test_our_sac_learns_from_the_losses_that_lerobots_learner_has(variant: str) -> None:
+    """On one batch with the same weights, noise and critics: losses to 1e-5, gradients of each part to 1e-4."""
+    found = json.loads(run("lerobot_sac_losses.py", variant).splitlines()[-1])
+    assert set(found) >= {"critic", "actor", "temperature"}
+    assert ("discrete_critic" in found) is (variant == "discrete")
+    for name, each in found.items():
+        assert each["ours"] == pytest.approx(each["theirs"], abs=1e-5), name
+        assert abs(each["theirs"]) > 1e-3, "a loss of nothing shows nothing"
+        assert each["our_gradient"] == pytest.approx(each["their_gradient"], rel=1e-4), name
+        assert each["our_gradient"] > 0, name

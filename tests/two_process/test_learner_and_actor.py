@@ -156,7 +156,8 @@ def test_a_checkpoint_with_a_gap_stops_the_learner_and_names_it(config: Path, tm
 def test_a_learner_continues_from_its_own_checkpoint(config: Path, tmp_path: Path) -> None:
     from weightkit import load_policy
     from weightkit_runners.config import read_run_config
-    from weightkit_runners.learner import Learner, prepare_policy
+    from weightkit_runners.learner import Learner
+    from weightkit_runners.pretrained import prepare_policy
 
     run_config = read_run_config(config)
     policy = prepare_policy(run_config, None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from weightkit.errors import ConfigError
 
@@ -12,13 +14,17 @@ from weightkit.errors import ConfigError
 class Section:
     """One object of a configuration file, ``origin @ address``. Asking for a key marks it as used.
 
-    Every getter raises ConfigError with the address, what was expected and what was found.
+    By the keys that lead there, ``defaults`` remembers what was taken where the file says nothing, ``asked`` what was
+    expected, as JSON Schema. Every getter raises ConfigError with the address, what was expected and what was found.
     """
 
     values: Mapping[str, object]
     origin: str
     address: str = "$"
     used: set[str] = field(default_factory=set)
+    path: tuple[str, ...] = ()
+    defaults: dict[tuple[str, ...], object] = field(default_factory=dict)
+    asked: dict[tuple[str, ...], dict[str, object]] = field(default_factory=dict)
 
     def where(self, key: str) -> str:
         """``origin @ $.policy.key``, for messages."""
@@ -40,11 +46,13 @@ class Section:
             value = {} if value is None else value
         if not isinstance(value, dict):
             raise self.wrong(key, "an object", value)
-        return Section(value, self.origin, f"{self.address}.{key}", self.used)
+        return Section(
+            value, self.origin, f"{self.address}.{key}", self.used, (*self.path, key), self.defaults, self.asked
+        )
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
         """A whole number from ``minimum`` to ``maximum``; ``default`` where the key is missing or null."""
-        value = self._value(key, default, "a whole number")
+        value = self._value(key, default, "a whole number", {"type": "integer", "minimum": minimum, "maximum": maximum})
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, "a whole number", value)
         if value < minimum:
@@ -57,7 +65,8 @@ class Section:
         self, key: str, default: float | None = None, *, minimum: float | None = None, maximum: float = 1e18
     ) -> float:
         """A number within the bounds; ``default`` where the key is missing or null."""
-        value = self._value(key, default, "a number")
+        bounds = {} if minimum is None else {"minimum": minimum}
+        value = self._value(key, default, "a number", {"type": "number", **bounds})
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(key, "a number", value)
         if minimum is not None and value < minimum:
@@ -68,7 +77,7 @@ class Section:
 
     def text(self, key: str, default: str | None = None, *, choices: tuple[str, ...] = ()) -> str:
         """A string, one of ``choices`` if any; ``default`` where the key is missing or null."""
-        value = self._value(key, default, "a string")
+        value = self._value(key, default, "a string", {"enum": list(choices)} if choices else {"type": "string"})
         if not isinstance(value, str):
             raise self.wrong(key, "a string", value)
         if choices and value not in choices:
@@ -77,26 +86,38 @@ class Section:
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         """true or false; ``default`` where the key is missing or null."""
-        value = self._value(key, default, "true or false")
+        value = self._value(key, default, "true or false", {"type": "boolean"})
         if not isinstance(value, bool):
             raise self.wrong(key, "true or false", value)
         return value
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """A list of strings; ``default`` where the key is missing or null."""
-        value = self._value(key, default, "a list of strings")
+        value = self._value(key, default, "a list of strings", {"type": "array", "items": {"type": "string"}})
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise self.wrong(key, "a list of strings", value)
         return tuple(value)
 
     def sizes(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """A list of whole numbers of at least 1; ``default`` where the key is missing or null."""
-        value = self._value(key, default, "a list of whole numbers")
+        items = {"type": "integer", "minimum": 1}
+        value = self._value(key, default, "a list of whole numbers", {"type": "array", "items": items})
         if not isinstance(value, (list, tuple)) or not all(
             isinstance(item, int) and not isinstance(item, bool) and 1 <= item < 2**31 for item in value
         ):
             raise self.wrong(key, "a list of whole numbers of at least 1", value)
         return tuple(value)
+
+    def resolved(self) -> dict[str, object]:
+        """The object's values with the defaults that were taken filled in, as JSON values."""
+        found: dict[str, object] = copy.deepcopy(dict(self.values))
+        for (*parents, key), default in self.defaults.items():
+            place: Any = found
+            for parent in parents[len(self.path) :]:
+                place[parent] = place.get(parent) or {}
+                place = place[parent]
+            place[key] = _plain(default)
+        return found
 
     def wrong(self, key: str, expected: str, found: object) -> ConfigError:
         """The error for a value that is not what it should be."""
@@ -104,10 +125,19 @@ class Section:
         shown = "a number of that many digits" if huge else repr(found)
         return ConfigError(f"{self.where(key)}: expected {expected}, found {shown[:200]}")
 
-    def _value(self, key: str, default: object, expected: str) -> object:
+    def _at(self, key: str) -> tuple[str, ...]:
+        return (*self.path, key)
+
+    def _value(self, key: str, default: object, expected: str, schema: dict[str, object]) -> object:
         value = self.raw(key)
+        self.asked[self._at(key)] = schema if default is None else {**schema, "default": _plain(default)}
         if value is None:
             if default is None:
                 raise ConfigError(f"{self.where(key)}: expected {expected}, found nothing")
+            self.defaults[self._at(key)] = default
             return default
         return value
+
+
+def _plain(default: object) -> object:
+    return list(default) if isinstance(default, tuple) else default

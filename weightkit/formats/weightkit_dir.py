@@ -1,4 +1,7 @@
-"""A folder that weightkit wrote: ``model.safetensors``, ``config.json``, ``plan.json``, ``report.json``."""
+"""A folder that weightkit wrote: ``model.safetensors``, ``config.json``, ``plan.json``, ``report.json``.
+
+A checkpoint of a training run holds such a folder as ``pretrained_model``, as LeRobot's do; it is read in its place.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from weightkit.formats._safetensors_file import read_safetensors
 from weightkit.formats._source import Source, unreadable
 from weightkit.formats.base import Format, Limits
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, POLICY = "config.json", "model.safetensors", "pretrained_model"
 VERSION_KEY = "weightkit_format"
 VERSION = 1
 _MOST_CONFIG_BYTES = 16 << 20
-_FILES = frozenset((CONFIG, WEIGHTS, "plan.json", "report.json"))
+_FILES = frozenset((CONFIG, WEIGHTS, "plan.json", "report.json", "train_config.json"))
 
 
 def detect(path: str, head: bytes) -> bool:
-    """A folder whose config.json says that weightkit wrote it."""
+    """A folder whose config.json says that weightkit wrote it, or that holds one as ``pretrained_model``."""
+    path = _policy_in(path)
     if head or not os.path.isfile(os.path.join(path, CONFIG)):
         return False
     try:
@@ -34,8 +38,8 @@ def is_ours(folder: str | os.PathLike[str]) -> bool:
     try:
         with os.scandir(folder) as entries:
             plain = all(entry.name in _FILES and entry.is_file(follow_symlinks=False) for entry in entries)
-        return plain and detect(os.fspath(folder), b"")
-    except OSError:
+        return plain and os.path.isfile(os.path.join(folder, CONFIG)) and VERSION_KEY in read_config(folder)
+    except (FormatError, OSError):
         return False
 
 
@@ -58,6 +62,7 @@ def open_weightkit_dir(path: str, limits: Limits) -> Checkpoint:
 
     Raises CorruptFile where another folder took its place in between: the two files would not belong together.
     """
+    given, path = path, _policy_in(path)
     before = _identity(path)
     config = read_config(path)
     version = config.get(VERSION_KEY)
@@ -69,7 +74,13 @@ def open_weightkit_dir(path: str, limits: Limits) -> Checkpoint:
     checkpoint = read_safetensors(Source.at(os.path.join(path, WEIGHTS)), limits, name=FORMAT.name)
     if _identity(path) != before:
         raise CorruptFile(f"{printable(path)}: the folder was replaced while it was being read", hint="read it again")
-    return checkpoint.replace(path=path, metadata={**checkpoint.metadata, "config": config})
+    return checkpoint.replace(path=given, metadata={**checkpoint.metadata, "config": config})
+
+
+def _policy_in(path: str) -> str:
+    """The folder of the policy: ``path``, or ``pretrained_model`` in it."""
+    inner = os.path.join(path, POLICY)
+    return inner if os.path.isdir(inner) and not os.path.exists(os.path.join(path, CONFIG)) else path
 
 
 def _identity(path: str) -> tuple[int, int]:

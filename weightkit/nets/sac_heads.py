@@ -44,7 +44,11 @@ class Head(nn.Module):
 
 
 class Actor(nn.Module):
-    """``(B, features) -> mean and standard deviation, (B, A) each``, both before the tanh."""
+    """``(B, features) -> mean and standard deviation, (B, A) each``, both before the tanh.
+
+    What LeRobot's nets call standard deviation is the variance of what they do: it is handed to torch as a covariance
+    (0.4.4 `TanhMultivariateNormalDiag`). `deviation` is what actions are drawn with.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.log_std_range = (log(std_range[0]), log(std_range[1]))
+        self.gives_variance = kind == NORMED
         self.mlp = hidden_layers(kind, final, in_dim, hidden_dims)
         self.mean = nn.Linear(hidden_dims[-1], action_dim)
         self.log_std = nn.Linear(hidden_dims[-1], action_dim)
@@ -68,6 +73,10 @@ class Actor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.mlp(features)
         return self.mean(hidden), torch.exp(self.log_std(hidden).clamp(*self.log_std_range))
+
+    def deviation(self, std: Tensor) -> Tensor:
+        """The standard deviation of actions before their tanh, of what `forward` calls so."""
+        return std.sqrt() if self.gives_variance else std
 
 
 class Critic(nn.Module):

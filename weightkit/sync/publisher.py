@@ -34,6 +34,7 @@ class Publisher:
     ``optimizers``: all that train the policy; what they hold must be sent where ``act()`` reads it. ``golden``: send
     with every version what ``act()`` does on the first probe, so that an actor sees whether its code does the same;
     left out, with the reason in ``report``, where ``act()`` draws random numbers or its observation is no plain data.
+    ``run_id`` and ``first_counter``: those of a run that goes on, where no number may be given twice.
 
     Raises UncoveredRead where ``act()`` reads a tensor that ``manifest`` does not send (NeedsNotMet where the manifest
     does not fit for another reason), AddressInUse, UsageError for a plain-text bind beyond this machine.
@@ -49,6 +50,7 @@ class Publisher:
         bind: str = "127.0.0.1:0",
         services: tuple[Service, ...] | list[Service] = (),
         run_id: str | None = None,
+        first_counter: int = 1,
         access: Access = OPEN,
         heartbeat_s: float = 1.0,
         optimizers: Optimizers = (),
@@ -64,7 +66,7 @@ class Publisher:
         )
         self.manifest = manifest
         self.run_id = run_id or uuid.uuid4().hex
-        self._counter = 0
+        self._counter = first_counter - 1
         self._publishing = threading.Lock()
         self._packer = ThreadPoolExecutor(1, "weightkit pack")
         self._inventory = Inventory(policy)
@@ -85,8 +87,13 @@ class Publisher:
         """Where actors connect to."""
         return self._server.address
 
+    @property
+    def next_counter(self) -> int:
+        """The counter that the next version gets."""
+        return self._counter + 1
+
     def publish(self, learner_step: int = 0) -> WeightVersion:
-        """Copy the policy's SEND tensors as they are now and offer them as the next version; the first counter is 1.
+        """Copy the policy's SEND tensors as they are now and offer them as the next version.
 
         The caller keeps the policy still while this runs (the optimizer's lock). Actors are served by other threads.
         Raises PublishRefused, and keeps offering the last good version, for NaN, infinity, or a tensor whose dtype or

@@ -5,7 +5,7 @@ Source: Yarats et al. 2021 (DrQ-v2), sections 3.1 and 3.2; losses as in drqv2 `D
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,18 +15,23 @@ from weightkit.errors import ConfigError
 from weightkit.nets.blocks import RandomShift
 from weightkit.nets.drqv2 import DrQV2Policy
 from weightkit_runners.config import Exploration, UpdateConfig
-from weightkit_runners.replay import ACTION, NEXT, REWARD, TERMINATED
+from weightkit_runners.replay.buffer import Batch
+from weightkit_runners.updates.base import (
+    SHIFT_PAD,
+    Optimizers,
+    StepRandom,
+    average_into,
+    before_and_after,
+    learned_from,
+)
 
-Batch = Mapping[str, Any]
 
-
-def noisy(mean: Tensor, stddev: float, clip: float, generator: torch.Generator | None) -> Tensor:
-    """``mean (B, A)`` plus clipped Gaussian noise, inside (-1, 1); gradients pass to ``mean`` unclipped.
+def noisy(mean: Tensor, noise: Tensor, clip: float) -> Tensor:
+    """``mean (B, A)`` plus ``noise`` clipped to ``clip``, inside (-1, 1); gradients pass to ``mean`` unclipped.
 
     Source: drqv2 `utils.TruncatedNormal`.
     """
-    noise = torch.randn(mean.shape, generator=generator) * stddev
-    moved = mean + noise.clamp(-clip, clip).to(mean)
+    moved = mean + noise.clamp(-clip, clip)
     inside = moved.clamp(-1.0 + 1e-6, 1.0 - 1e-6)
     return moved - moved.detach() + inside.detach()
 
@@ -34,8 +39,8 @@ def noisy(mean: Tensor, stddev: float, clip: float, generator: torch.Generator |
 class DrQV2Update:
     """Optimizers and losses for one policy. The encoder learns from the critic loss only.
 
-    A batch holds ``(B, ...)`` arrays: observation keys, the same behind ``next.``, action (B, A), reward (B,),
-    terminated (B,). ``update`` steps the critic on every batch it gets, the actor every ``policy_update_freq`` steps.
+    ``update`` steps the critic on every batch it gets, the actor every ``policy_update_freq`` steps. Raises ConfigError
+    for critics that it does not train.
     """
 
     def __init__(self, policy: DrQV2Policy, config: UpdateConfig, exploration: Exploration, seed: int) -> None:
@@ -49,79 +54,64 @@ class DrQV2Update:
             )
         self.policy = policy
         self.critic, self.critic_target = policy.critic, policy.critic_target
-        self.config = config
-        self.exploration = exploration
-        self.generator = torch.Generator().manual_seed(seed)
-        self.shift = RandomShift(4)
-        self.optimizers: dict[str, torch.optim.Adam] = {
-            "actor": torch.optim.Adam(policy.actor.parameters(), lr=config.actor_lr),
-            "critic": torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr),
-            "encoder": torch.optim.Adam(policy.encoder.parameters(), lr=config.encoder_lr),
-        }
+        self.config, self.exploration = config, exploration
+        self.random = StepRandom(seed)
+        self.shift = RandomShift(SHIFT_PAD)
+        self.optimizers = Optimizers(
+            {
+                "actor": (policy.actor.parameters(), self.config.actor_lr),
+                "critic": (self.critic.parameters(), self.config.critic_lr),
+                "encoder": (policy.encoder.parameters(), self.config.encoder_lr),
+            },
+            self.config.grad_clip_norm,
+        )
 
     def update(self, batches: Sequence[Batch], *, env_step: int, learner_step: int) -> dict[str, float]:
         """One learner step on ``utd_ratio`` batches; the last also updates the actor. Gives the losses of the last."""
+        self.random.begin(learner_step)
         stddev = self.exploration.stddev(env_step=env_step, learner_step=learner_step)
-        metrics: dict[str, float] = {}
+        metrics: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
             metrics, features, state = self.update_critic(batch, stddev)
             if index == len(batches) - 1 and learner_step % self.config.policy_update_freq == 0:
                 metrics |= self.update_actor(features, state, stddev)
-            self.update_target()
-        return {**metrics, "stddev": stddev}
+            average_into(self.critic_target, self.critic, self.config.target_update_weight)
+        return {**{name: float(value) for name, value in metrics.items()}, "stddev": stddev}
 
-    def update_critic(self, batch: Batch, stddev: float) -> tuple[dict[str, float], Tensor, Tensor | None]:
+    def update_critic(self, batch: Batch, stddev: float) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Step critic and encoder on the temporal-difference loss; gives losses, and detached features and state."""
         policy = self.policy
-        device = policy.actor.head.weight.device
-        reward = torch.as_tensor(batch[REWARD]).to(device, torch.float32)
-        going_on = 1.0 - torch.as_tensor(batch[TERMINATED]).to(device, torch.float32)
-        action = torch.as_tensor(batch[ACTION]).to(device, torch.float32)
-        state = policy.state_of(batch)
-        features = policy.encoder(self._augmented(policy.images_of(batch)))
-        after = {key.removeprefix(NEXT): value for key, value in batch.items() if key.startswith(NEXT)}
+        action, reward, discount = learned_from(batch, policy.actor.head.weight.device)
+        before, after = before_and_after(batch)
+        state = policy.state_of(before)
+        features = policy.encoder(self._seen(before))
         with torch.no_grad():
             next_state = policy.state_of(after)
-            next_features = policy.encoder(self._augmented(policy.images_of(after)))
-            mean = torch.tanh(policy.actor(next_features, next_state))
-            next_action = noisy(mean, stddev, self.exploration.clip, self.generator)
+            next_features = policy.encoder(self._seen(after))
+            next_action = self._explored(torch.tanh(policy.actor(next_features, next_state)), stddev)
             value = self.critic_target(next_features, next_state, next_action).min(dim=0).values
-            wanted = reward + going_on * self.config.discount * value
+            wanted = reward + discount * value
         values = self.critic(features, state, action)
         loss = nn.functional.mse_loss(values, wanted.expand_as(values), reduction="none").mean(dim=1).sum()
-        self._step(loss, {"critic": self.critic, "encoder": policy.encoder})
-        metrics = {"critic_loss": float(loss.detach()), "q": float(values.detach().mean())}
-        return metrics, features.detach(), state
+        self.optimizers.step(loss, "critic", "encoder")
+        return {"critic_loss": loss.detach(), "q": values.detach().mean()}, features.detach(), state
 
-    def update_actor(self, features: Tensor, state: Tensor | None, stddev: float) -> dict[str, float]:
+    def update_actor(self, features: Tensor, state: Tensor | None, stddev: float) -> dict[str, Tensor]:
         """Step the actor towards actions that the critic values; the encoder and the critic do not move."""
-        mean = torch.tanh(self.policy.actor(features, state))
-        action = noisy(mean, stddev, self.exploration.clip, self.generator)
+        action = self._explored(torch.tanh(self.policy.actor(features, state)), stddev)
         self.critic.requires_grad_(False)
         try:
             loss = -self.critic(features, state, action).min(dim=0).values.mean()
-            self._step(loss, {"actor": self.policy.actor})
+            self.optimizers.step(loss, "actor")
         finally:
             self.critic.requires_grad_(True)
-        return {"actor_loss": float(loss.detach())}
+        return {"actor_loss": loss.detach()}
 
-    @torch.no_grad()
-    def update_target(self) -> None:
-        """Move the critic target a little towards the critic."""
-        weight = self.config.target_update_weight
-        for target, live in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
-            target.lerp_(live, weight)
+    def _explored(self, mean: Tensor, stddev: float) -> Tensor:
+        return noisy(mean, self.random.normal(mean) * stddev, self.exploration.clip)
 
-    def _step(self, loss: Tensor, modules: Mapping[str, nn.Module]) -> None:
-        for name in modules:
-            self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for name, module in modules.items():
-            if self.config.grad_clip_norm > 0:
-                nn.utils.clip_grad_norm_(module.parameters(), self.config.grad_clip_norm)
-            self.optimizers[name].step()
-
-    def _augmented(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _seen(self, observation: dict[str, Any]) -> dict[str, Tensor]:
+        images = self.policy.images_of(observation)
         if not self.config.use_augmentation:
             return images
-        return {camera: self.shift(pixels, self.generator) for camera, pixels in images.items()}
+        return {camera: self.shift(pixels, self.random.generator) for camera, pixels in images.items()}

@@ -12,6 +12,7 @@ from weightkit.errors import ConfigError
 from weightkit.nets.drqv2 import DrQV2Policy
 from weightkit_runners.config import Exploration, UpdateConfig
 from weightkit_runners.schedules import Linear, parse_schedule
+from weightkit_runners.updates.base import average_into
 from weightkit_runners.updates.drqv2 import DrQV2Update, noisy
 
 IMAGE, STATE = "observation.images.front", "observation.state"
@@ -43,12 +44,18 @@ def make_update(policy: DrQV2Policy, **changes: Any) -> DrQV2Update:
         "actor_lr": 1e-3,
         "critic_lr": 1e-3,
         "encoder_lr": 1e-3,
+        "nstep": 1,
         "discount": 0.9,
         "target_update_weight": 0.5,
         "utd_ratio": 1,
         "policy_update_freq": 1,
         "grad_clip_norm": 40.0,
         "use_augmentation": True,
+        "temperature_init": 1.0,
+        "temperature_lr": 0.0,
+        "num_subsample_critics": None,
+        "target_entropy": None,
+        "use_backup_entropy": True,
     }
     exploration = Exploration(Linear(0.1, 0.1, 0.0), 0.3, "env_step", 0)
     return DrQV2Update(policy, UpdateConfig(**{**values, **changes}), exploration, seed=0)
@@ -65,7 +72,7 @@ def make_batch(size: int = 8, *, reward: float = 1.0, terminated: bool = True) -
         **{f"next.{key}": value[::-1].copy() for key, value in observation.items()},
         "action": random.uniform(-1, 1, (size, 2)).astype(np.float32),
         "reward": np.full(size, reward, np.float32),
-        "terminated": np.full(size, terminated),
+        "discount": np.full(size, 0.0 if terminated else 0.9, np.float32),
     }
 
 
@@ -128,7 +135,7 @@ def test_the_target_moves_towards_the_critic_by_its_weight() -> None:
     assert policy.critic is not None
     assert policy.critic_target is not None
     old = policy.critic_target.qs[0].head.weight.clone()  # type: ignore[union-attr, operator]
-    update.update_target()
+    average_into(policy.critic_target, policy.critic, update.config.target_update_weight)
     expected = old + 0.25 * (policy.critic.qs[0].head.weight - old)  # type: ignore[operator]
     assert torch.allclose(policy.critic_target.qs[0].head.weight, expected)  # type: ignore[arg-type]
 
@@ -145,7 +152,7 @@ def test_critics_learn_the_value_of_a_batch_that_ends() -> None:
 
 def test_noise_stays_inside_the_action_space_and_passes_gradients() -> None:
     mean = torch.full((64, 3), 0.95, requires_grad=True)
-    action = noisy(mean, 1.0, 0.3, torch.Generator().manual_seed(0))
+    action = noisy(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)), 0.3)
     assert float(action.detach().max()) < 1.0
     assert float((action - mean).detach().abs().max()) <= 0.3 + 1e-6
     action.sum().backward()

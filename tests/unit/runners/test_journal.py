@@ -41,9 +41,10 @@ from weightkit_runners.experience import (
 from weightkit_runners.experience.journal import ExperienceJournal
 from weightkit_runners.experience.journal_segment import START, records
 from weightkit_runners.experience.messages import AcceptedEpoch
-from weightkit_runners.learner import Learner, prepare_policy
-from weightkit_runners.replay import transition_specs
+from weightkit_runners.learner import Learner
+from weightkit_runners.pretrained import prepare_policy
 from weightkit_runners.templates import read_template
+from weightkit_runners.transitions import make_transition, transition_spec
 
 VERSION = WeightVersion("run", 3, 40)
 PATIENCE_S = 20.0
@@ -599,7 +600,7 @@ def config(tmp_path: Path) -> RunConfig:
     policy, env = document["policy"], document["env"]
     policy["input_features"]["observation.images"]["shape"] = [9, 24, 24]
     env["features"]["observation.images"]["shape"] = [3, 24, 24]
-    policy.update(encoder_channels=4, mlp_nodes=[16], online_buffer_capacity=50)
+    policy.update(encoder_channels=4, mlp_nodes=[16], online_buffer_capacity=50, nstep=1)
     env.update(name="synthetic")
     path = tmp_path / "train_config.json"
     path.write_text(json.dumps(document))
@@ -610,9 +611,13 @@ def learner_of(config: RunConfig) -> Learner:
     return Learner(config, prepare_policy(config, None), bind="127.0.0.1:0")
 
 
-def rows_of(config: RunConfig, count: int, reward: float = 0.0) -> list[dict[str, np.ndarray]]:
-    row = {name: np.zeros(shape, dtype) for name, (dtype, shape) in transition_specs(config).items()}
-    return [{**row, "reward": np.float32(reward + i).reshape(())} for i in range(count)]
+def rows_of(config: RunConfig, count: int, start: int = 0) -> list[dict[str, np.ndarray]]:
+    """Steps of one long episode; the reward is the step's number."""
+    frame = {name: np.zeros(shape, dtype) for name, (dtype, shape) in transition_spec(config).frame.items()}
+    return [
+        make_transition(frame, np.zeros(4), float(step), frame, episode=0, step=step, terminated=False)
+        for step in range(start, start + count)
+    ]
 
 
 def test_a_learner_that_starts_again_has_what_it_had_accepted(config: RunConfig) -> None:
@@ -624,12 +629,13 @@ def test_a_learner_that_starts_again_has_what_it_had_accepted(config: RunConfig)
             assert sender.flush(PATIENCE_S)
         finally:
             assert sender.close().accepted == 80
-        assert len(learner.replay) == 0, "accepted, and not yet taken out of the queue"
+        assert learner.training.env_step == 0, "accepted, and not yet taken out of the queue"
     with learner_of(config) as again:
-        assert len(again.replay) == 50
-        rewards = again.replay.sample(2000, np.random.default_rng(0))["reward"]
-        assert set(rewards) == set(range(30, 80))
-        assert again.receiver.status()["accepted"] == 80
+        assert again.training.env_step == 80
+        assert again.training.replay.counts().online == 47, "50 frames, and a stack of three before the first action"
+        rewards = {float(r) for step in range(20) for r in again.training.replay.batches(step)[0]["reward"]}
+        assert rewards == set(range(33, 80))
+        assert again.intake.status()["accepted"] == 80
 
 
 def test_a_learner_refuses_another_configurations_transitions_and_counts_them(
@@ -642,8 +648,8 @@ def test_a_learner_refuses_another_configurations_transitions_and_counts_them(
                 sender.send([{**row, **odd} for row in rows_of(config, 2)], VERSION)
             assert sender.flush(PATIENCE_S)
             assert sender.counts() == ExperienceCounts(8, 4, 0, {"refused": 4})
-            assert learner.refused == 4
-            assert learner.drain(wait_s=PATIENCE_S) == 4
+            assert learner.intake.status()["refused"] == 4
+            assert learner.intake.move(learner.training, wait_s=PATIENCE_S) == 4
         finally:
             sender.close()
     assert caplog.text.count("refused 2 transitions of arm: reward: expected float32[], found float32[3]") == 1
@@ -661,7 +667,7 @@ def test_transitions_of_another_configuration_in_the_journal_are_left_out_and_sa
         AcceptedBatch("arm", "e", 2, VERSION, encode_transitions(good), 3),
     )
     with learner_of(config) as learner:
-        assert len(learner.replay) == 3
+        assert learner.training.replay.counts().online == 3
     assert "Left out 1 transitions of another configuration" in caplog.text
 
 

@@ -17,12 +17,15 @@ from weightkit.core.version import WeightVersion
 from weightkit.errors import ConfigError, StaleWeights
 from weightkit.sync.staleness import Freshness, OnStale
 from weightkit_runners.actor import Actor
+from weightkit_runners.collecting import Collector
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.experience import BatchRefused, ExperienceBatch
-from weightkit_runners.learner import Learner, prepare_policy
-from weightkit_runners.replay import transition_specs
+from weightkit_runners.exploring import explorer
+from weightkit_runners.learner import Learner
+from weightkit_runners.pretrained import prepare_policy
 from weightkit_runners.templates import read_template
+from weightkit_runners.transitions import make_transition, transition_spec
 
 STEPS = 23
 PATIENCE_S = 30.0
@@ -86,11 +89,20 @@ def make_actor(config: RunConfig, learner: Learner, before_step: Any) -> Actor:
         make_env=lambda c: Watched(make_run_env(c), before_step),  # type: ignore[arg-type, return-value]
     )
     try:
-        assert actor.wait_for_weights(threading.Event())
+        assert actor.weights.wait(threading.Event(), timeout_s=PATIENCE_S)
     except BaseException:
         actor.close()
         raise
     return actor
+
+
+def one_episode(actor: Actor, recorder: Recorder, stop: threading.Event) -> None:
+    explore = explorer(actor.policy, actor.config)
+    Collector(actor.config, actor.env, explore, actor.weights.current, recorder).episode(0, 0, stop)  # type: ignore[arg-type]
+
+
+def moved(learner: Learner) -> int:
+    return learner.intake.move(learner.training, wait_s=PATIENCE_S)
 
 
 def await_received(actor: Actor, count: int) -> None:
@@ -118,7 +130,7 @@ def test_every_transition_carries_the_version_it_was_acted_with(config: RunConfi
     actor = make_actor(config, learner, before_step)
     with actor:
         recorder = Recorder()
-        actor._episode(0, recorder, threading.Event())
+        one_episode(actor, recorder, threading.Event())
     stamped = [version.counter for version, batch in recorder.sent for _ in batch]
     assert acted == [1, *[2] * 3, *[3] * 9, 4, *[5] * 9]
     assert stamped == acted
@@ -133,40 +145,42 @@ def test_no_transition_is_lost_when_an_episode_is_stopped_in_the_middle(config: 
 
     with make_actor(config, learner, before_step) as actor:
         recorder = Recorder()
-        actor._episode(0, recorder, stop)
+        one_episode(actor, recorder, stop)
     assert sum(len(batch) for _, batch in recorder.sent) == 7
 
 
 def test_what_an_actor_sends_is_what_the_learner_expects(config: RunConfig, learner: Learner) -> None:
     with make_actor(config, learner, lambda number: None) as actor:
         actor.collect(0, threading.Event(), episodes=1)
-    assert learner.drain(wait_s=PATIENCE_S) > 0
-    while len(learner.replay) < STEPS:
-        assert learner.drain(wait_s=PATIENCE_S) > 0
-    assert learner.refused == 0
-    batch = learner.replay.sample(64, np.random.default_rng(0))
-    assert batch["observation.images"].shape == (64, 9, 24, 24)
-    assert not batch["terminated"].any(), "an episode that is cut short goes on in the value"
-    before = {name: value.clone() for name, value in learner.policy.state_dict().items()}
-    assert np.isfinite(list(learner.step().values())).all()
-    assert any(not value.equal(before[name]) for name, value in learner.policy.state_dict().items())
+    training = learner.training
+    while training.env_step < STEPS:
+        assert moved(learner) > 0
+    assert learner.intake.status()["refused"] == 0
+    assert training.replay.counts().online == STEPS
+    (batch,) = training.replay.batches(0)
+    assert batch["observation.images"].shape == (4, 9, 24, 24)
+    assert batch["discount"].min() > 0, "an episode that is cut short goes on in the value"
+    before = {name: value.clone() for name, value in training.policy.state_dict().items()}
+    assert np.isfinite(list(training.step().values())).all()
+    assert any(not value.equal(before[name]) for name, value in training.policy.state_dict().items())
 
 
 @pytest.mark.parametrize("key", ["action", "observation.state", "next.observation.images", "reward"])
 def test_transitions_of_another_configuration_are_refused_and_training_goes_on(
     key: str, config: RunConfig, learner: Learner
 ) -> None:
-    good = {name: np.zeros(shape, dtype) for name, (dtype, shape) in transition_specs(config).items()}
+    frame = {name: np.zeros(shape, dtype) for name, (dtype, shape) in transition_spec(config).frame.items()}
+    good = [make_transition(frame, np.zeros(4), 0.0, frame, episode=0, step=n, terminated=False) for n in range(4)]
     version = WeightVersion("r", 1, 0)
-    bad = {**good, key: np.zeros((5, 7), np.float32)}
-    missing = {name: value for name, value in good.items() if name != key}
+    bad = {**good[0], key: np.zeros((5, 7), np.float32)}
+    missing = {name: value for name, value in good[0].items() if name != key}
     for transition in (bad, missing):
         with pytest.raises(BatchRefused, match=key):
-            learner._check(ExperienceBatch("rogue", 1, version, (transition,)))
-    learner._check(ExperienceBatch("a", 1, version, (good,) * 4))
-    learner._accept(ExperienceBatch("a", 1, version, (good,) * 4))
-    assert learner.drain(wait_s=PATIENCE_S) == 4
-    learner.step()
+            learner.intake._check(ExperienceBatch("rogue", 1, version, (transition,)))
+    learner.intake._check(ExperienceBatch("a", 1, version, tuple(good)))
+    learner.intake._accept(ExperienceBatch("a", 1, version, tuple(good)))
+    assert moved(learner) == 4
+    learner.training.step()
 
 
 def test_a_learner_that_withholds_the_encoder_does_not_start(config: RunConfig) -> None:
@@ -201,7 +215,7 @@ def acting(config: RunConfig, learner: Learner, on_stale: OnStale) -> tuple[Acto
 def test_an_actor_that_is_to_stop_ends_before_it_moves_on_stale_weights(config: RunConfig, learner: Learner) -> None:
     actor, steps = acting(config, learner, "stop")
     with actor:
-        assert actor.wait_for_weights(threading.Event())
+        assert actor.weights.wait(threading.Event(), timeout_s=PATIENCE_S)
         with pytest.raises(StaleWeights, match="published"):
             actor.collect(0, threading.Event(), episodes=1)
     assert steps == []
@@ -211,14 +225,14 @@ def test_an_actor_that_is_to_hold_does_not_move_until_it_is_stopped(config: RunC
     actor, steps = acting(config, learner, "hold")
     stop, asked = threading.Event(), threading.Event()
     with actor:
-        assert actor.wait_for_weights(threading.Event())
-        may_act = actor._guard.may_act
+        assert actor.weights.wait(threading.Event(), timeout_s=PATIENCE_S)
+        may_act = actor.weights._guard.may_act
 
         def counted(age_s: float, lag: int) -> bool:
             asked.set()
             return may_act(age_s, lag)
 
-        actor._guard.may_act = counted  # type: ignore[method-assign]
+        actor.weights._guard.may_act = counted  # type: ignore[method-assign]
         thread = threading.Thread(target=lambda: actor.collect(0, stop, episodes=1))
         thread.start()
         assert asked.wait(PATIENCE_S)
@@ -232,7 +246,7 @@ def test_an_actor_that_is_to_warn_acts_on_and_says_so(
 ) -> None:
     actor, steps = acting(config, learner, "warn")
     with actor:
-        assert actor.wait_for_weights(threading.Event())
+        assert actor.weights.wait(threading.Event(), timeout_s=PATIENCE_S)
         actor.collect(0, threading.Event(), episodes=1)
     assert len(steps) == STEPS
     assert sum("the weights are stale" in record.getMessage() for record in caplog.records) == 1

@@ -1,0 +1,95 @@
+"""What comes from actors, on its way into training: checked, kept in the journal, queued until the learner takes it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
+from weightkit_runners.experience import BatchRefused, ExperienceBatch, ExperienceReceiver, SinkClosed
+from weightkit_runners.experience.journal import ExperienceJournal
+from weightkit_runners.process import log
+from weightkit_runners.training import Training
+from weightkit_runners.transitions import TransitionSpec
+
+MOST_WAITING = 64
+LOOK_AT_CLOSING_EVERY_S = 0.2
+
+
+class Intake:
+    """Everything accepted from actors stands in a journal in ``folder``, of at most ``capacity_bytes``, and goes into
+    training in its order. Raises WriteError where another learner has the journal open.
+    """
+
+    def __init__(self, spec: TransitionSpec, folder: Path, *, capacity_bytes: int) -> None:
+        self._spec = spec
+        self._waiting: queue.Queue[ExperienceBatch] = queue.Queue(maxsize=MOST_WAITING)
+        self._closing = threading.Event()
+        self.journal = ExperienceJournal(folder, capacity_bytes=capacity_bytes)
+        self.receiver = ExperienceReceiver(self._accept, check=self._check, journal=self.journal)
+
+    def restore(self, training: Training, newest: int) -> None:
+        """Put the newest transitions of the journal into training. To be called before anything is accepted."""
+        strange = 0
+        training.env_step = self.journal.transitions
+        for kept in self.journal.read(newest=newest):
+            try:
+                batch = kept.decode()
+                self._check(batch)
+            except (BatchRefused, ValueError) as error:
+                strange += kept.count
+                why = str(error)
+            else:
+                training.replay.add(batch.actor_id, batch.transitions)
+        if strange:
+            log.warning("[LEARNER] Left out %d transitions of another configuration in %s: %s",
+                        strange, self.journal.folder, why)  # fmt: skip
+        if there := training.replay.counts().online:
+            log.info("[LEARNER] Restored %d transitions from %s", there, self.journal.folder)
+
+    def move(self, training: Training, *, wait_s: float) -> int:
+        """Move what actors have sent into training; waits up to ``wait_s`` where nothing is there. How many."""
+        moved = 0
+        try:
+            batch = self._waiting.get(timeout=wait_s) if wait_s else self._waiting.get_nowait()
+            while True:
+                training.add(batch.actor_id, batch.transitions)
+                moved += len(batch.transitions)
+                batch = self._waiting.get_nowait()
+        except queue.Empty:
+            return moved
+
+    def status(self) -> dict[str, Any]:
+        """What was accepted, refused and lost, in all and by actor."""
+        return self.receiver.status()
+
+    def stop(self) -> None:
+        """Accept nothing more; what was accepted can still be moved."""
+        self._closing.set()
+
+    def _check(self, batch: ExperienceBatch) -> None:
+        """Refuse transitions that are not this run's: one actor with another configuration must not end the training of
+        the others."""
+        if self._closing.is_set():
+            raise SinkClosed("the learner is closing")
+        try:
+            for transition in batch.transitions:
+                self._spec.check(transition)
+        except ValueError as error:
+            raise BatchRefused(str(error)) from None
+
+    def _accept(self, batch: ExperienceBatch) -> None:
+        """Take a batch that stands in the journal; waits while the learner is busy, which holds that actor back."""
+        while not self._closing.is_set():
+            try:
+                self._waiting.put(batch, timeout=LOOK_AT_CLOSING_EVERY_S)
+            except queue.Full:
+                continue
+            return
+        raise SinkClosed("the learner is closing")
+
+    def close(self) -> None:
+        """Free the journal for another learner."""
+        self.stop()
+        self.journal.close()
