@@ -5,7 +5,8 @@
 Asserted at the end: every version that an actor acknowledged is one that was published, no actor went backwards, every
 transition arrived exactly once and in order, ``produced = accepted + pending + dropped`` of every actor that left by
 itself and the learner's count of it are the same number, and memory, descriptors and threads of the learner are in the
-last quarter what they were in the second. Writes benchmarks/results/soak.json.
+last quarter what they were in the one before. In the first half memory still grows, to what each of 30 threads keeps of
+its largest work. Writes benchmarks/results/soak.json.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "soak.json"
 PUBLISH_EVERY_S = 0.5
 SAMPLE_EVERY_S = 5.0
-MOST_GROWTH = 0.05
+MOST_GROWTH = 0.02
 JOURNAL_BYTES = 256 << 20
 
 
@@ -172,11 +173,11 @@ def judged(
     faults = list(arrived.wrong)
     quarter = len(samples) // 4
     for what in ("rss_mb", "descriptors", "threads"):
-        early = statistics.median(row[what] for row in samples[quarter : 2 * quarter])
-        late = statistics.median(row[what] for row in samples[-quarter:])
-        facts[what] = {"second quarter": round(early, 1), "last quarter": round(late, 1)}
-        if late > early * (1 + MOST_GROWTH):
-            faults.append(f"{what} grew from {early:.1f} to {late:.1f}")
+        quarters = [samples[-4 * quarter :][n * quarter : (n + 1) * quarter] for n in range(4)]
+        medians = [statistics.median(row[what] for row in each) for each in quarters]
+        facts[what] = {f"quarter {n}": round(each, 1) for n, each in enumerate(medians, start=1)}
+        if medians[3] > medians[2] * (1 + MOST_GROWTH):
+            faults.append(f"{what} grew from {medians[2]:.1f} to {medians[3]:.1f}")
     for told in ends:
         name = told["name"]
         if told["backwards"]:
