@@ -28,7 +28,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def page_faults(mode: str, *, done: bool = True, **environment: str) -> int:
     env = {name: value for name, value in os.environ.items() if name not in _malloc._SAID} | environment
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, mode, str(done)], env=env, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM, mode, str(done)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return int(run.stdout)
 
