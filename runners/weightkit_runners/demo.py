@@ -175,7 +175,15 @@ def start_learner(config_path: Path, folder: Path) -> Child:
     settings = {"policy.online_steps": LEARNER_UPDATES, "log_freq": 20, "output_dir": json.dumps(str(folder))}
     return Child(
         "learner",
-        ["weightkit_runners.learner", "--config_path", str(config_path), "--bind", "127.0.0.1:0", *_sets(settings)],
+        [
+            "weightkit_runners.learner",
+            "--config_path",
+            str(config_path),
+            "--bind",
+            "127.0.0.1:0",
+            "--anew",
+            *_sets(settings),
+        ],
         log_path=folder / "learner.log",
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from weightkit_runners.process import log
 from weightkit_runners.training import Training
 from weightkit_runners.transitions import TransitionSpec
 
-MOST_WAITING = 64
+MOST_WAITING_BYTES = 64 << 20
 LOOK_AT_CLOSING_EVERY_S = 0.2
 
 
@@ -24,7 +24,7 @@ class Intake:
 
     def __init__(self, spec: TransitionSpec, folder: Path, *, capacity_bytes: int) -> None:
         self._spec = spec
-        self._waiting: queue.Queue[ExperienceBatch] = queue.Queue(maxsize=MOST_WAITING)
+        self._waiting = _Waiting()
         self._closing = threading.Event()
         self.journal = ExperienceJournal(folder, capacity_bytes=capacity_bytes)
         self.receiver = ExperienceReceiver(self._accept, check=self._check, journal=self.journal)
@@ -50,15 +50,11 @@ class Intake:
 
     def move(self, training: Training, *, wait_s: float) -> int:
         """Move what actors have sent into training; waits up to ``wait_s`` where nothing is there. How many."""
-        moved = 0
-        try:
-            batch = self._waiting.get(timeout=wait_s) if wait_s else self._waiting.get_nowait()
-            while True:
-                training.add(batch.actor_id, batch.transitions)
-                moved += len(batch.transitions)
-                batch = self._waiting.get_nowait()
-        except queue.Empty:
-            return moved
+        moved, left_s = 0, wait_s
+        while (batch := self._waiting.take(left_s)) is not None:
+            training.add(batch.actor_id, batch.transitions)
+            moved, left_s = moved + len(batch.transitions), 0.0
+        return moved
 
     def status(self) -> dict[str, Any]:
         """What was accepted, refused and lost, in all and by actor."""
@@ -82,14 +78,43 @@ class Intake:
     def _accept(self, batch: ExperienceBatch) -> None:
         """Take a batch that stands in the journal; waits while the learner is busy, which holds that actor back."""
         while not self._closing.is_set():
-            try:
-                self._waiting.put(batch, timeout=LOOK_AT_CLOSING_EVERY_S)
-            except queue.Full:
-                continue
-            return
+            if self._waiting.put(batch, LOOK_AT_CLOSING_EVERY_S):
+                return
         raise SinkClosed("the learner is closing")
 
     def close(self) -> None:
         """Free the journal for another learner."""
         self.stop()
         self.journal.close()
+
+
+class _Waiting:
+    """Batches in their order, bounded by bytes; a batch that is larger than all room is taken where nothing waits."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[ExperienceBatch, int]] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def put(self, batch: ExperienceBatch, timeout_s: float) -> bool:
+        """Whether there was room in time."""
+        size = sum(array.nbytes for transition in batch.transitions for array in transition.values())
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: not self._batches or self._bytes + size <= MOST_WAITING_BYTES, timeout_s
+            ):
+                return False
+            self._batches.append((batch, size))
+            self._bytes += size
+            self._changed.notify_all()
+        return True
+
+    def take(self, timeout_s: float) -> ExperienceBatch | None:
+        """The oldest, None where none came in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._batches, timeout_s):
+                return None
+            batch, size = self._batches.popleft()
+            self._bytes -= size
+            self._changed.notify_all()
+        return batch

@@ -6,6 +6,8 @@ import importlib
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -82,3 +84,9 @@ def test_the_data_files_that_the_code_reads_lie_beside_it() -> None:
     ):
         folder = Path(importlib.import_module(package).__file__ or "").parent
         assert list(folder.glob(pattern)), f"{package} has no {pattern}"
+
+
+@pytest.mark.parametrize("program", ["learner", "actor"])
+def test_learner_and_actor_are_read_in_one_sitting(program: str) -> None:
+    lines = (ROOT / "runners" / "weightkit_runners" / f"{program}.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 250

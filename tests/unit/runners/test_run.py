@@ -279,3 +279,39 @@ def test_a_run_that_cannot_measure_as_it_was_told_leaves_nothing_open(
     assert not set(threading.enumerate()) - before
     with Learner(config, prepare_policy(config, None), bind="127.0.0.1:0") as learner:  # the journal is nobody's
         assert learner.push().counter == 1
+
+
+# ---- what waits for training
+
+
+def waiting(number: int, megabytes: int) -> ExperienceBatch:
+    return ExperienceBatch("a", number, WeightVersion("r", 1, 0), ({"x": np.zeros(megabytes << 20, np.uint8)},))
+
+
+def test_what_waits_for_training_is_bounded_by_bytes_and_keeps_its_order(learner: Learner) -> None:
+    queue = learner.intake._waiting
+    taken = [queue.put(waiting(number, 30), 0.0) for number in range(4)]
+    assert taken == [True, True, False, False]
+    assert [batch.seq for batch in (queue.take(0.0), queue.take(0.0)) if batch] == [0, 1]
+    assert queue.take(0.0) is None
+    assert queue.put(waiting(9, 100), 0.0), "one that is larger than all room is taken alone"
+    assert not queue.put(waiting(10, 1), 0.0)
+
+
+def test_an_actor_whose_batch_waits_is_let_go_when_the_learner_closes(learner: Learner) -> None:
+    from weightkit_runners.experience import SinkClosed
+
+    assert learner.intake._waiting.put(waiting(1, 100), 0.0)
+    ended: list[bool] = []
+
+    def accept() -> None:
+        try:
+            learner.intake._accept(waiting(2, 1))
+        except SinkClosed:
+            ended.append(True)
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    learner.intake.stop()
+    thread.join(PATIENCE_S)
+    assert ended == [True]
