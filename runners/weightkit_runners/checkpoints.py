@@ -107,15 +107,23 @@ def find_training(path: str | Path) -> SavedTraining:
     )
 
 
-def going_on(config: RunConfig, *, anew: bool) -> SavedTraining | None:
-    """The checkpoint that the configuration says to go on from (``resume``); None for a run that begins.
+def going_on(config: RunConfig, *, resume: str | Path | None = None, anew: bool = False) -> SavedTraining | None:
+    """The checkpoint to go on from, as ``resume`` or the configuration says; None for a run that begins.
 
     ``anew``: an earlier run's checkpoints and transitions in the folder are put aside. Raises UsageError where there
-    are checkpoints and neither was said.
+    are checkpoints and neither was said, or where ``resume`` is of another run than the configuration's.
     """
     folder = config.output_dir
-    if config.resume:
-        return find_training(folder)
+    if config.resume or resume is not None:
+        saved = find_training(folder if resume is None else resume)
+        run = saved.path.parent.parent
+        if run != folder.resolve():
+            raise UsageError(
+                f"--resume {resume}: a checkpoint of the run in {run}, where its actors' transitions are, and output_dir "
+                f"is {folder}; nothing was started",
+                hint=f"go on there with --set output_dir={run}, or begin with its weights: --pretrained {saved.policy}",
+            )
+        return saved
     if anew:
         for name in PUT_ASIDE:
             _put_aside(folder / name)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.core.version import WeightVersion
@@ -69,7 +68,7 @@ class Collector:
             action = self._explore(observation, self.env_step, version.learner_step)
             taken = None if self._source is None else self._source.action(observation, action)
             if taken is not None:
-                action = np.asarray(taken, np.float32)
+                action = self._env.policy_action(taken)
             observation, reward, terminated, truncated, info = self._env.step(action)
             ended, success = terminated or truncated, bool(info.get("success", False))
             self._pending.append(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from weightkit.architectures.drqv2.config import IMAGE_KEY, STATE_KEY, is_image_key
@@ -24,11 +25,13 @@ class RunEnv:
     """A RobotEnv whose observation keys are those of ``env.features``, and which stacks frames.
 
     ``reset`` and ``step`` give stacked observations with a batch axis of 1, as the policy takes them; ``frame`` is the
-    newest single one. ``robot`` is the environment itself.
+    newest single one. ``robot`` is the environment itself. With ``discrete_actions`` the last component of the policy's
+    action is the number of a choice, spread evenly over [-1, 1] for the robot: 0, 1, 2 are -1, 0 and 1.
     """
 
-    def __init__(self, env: RobotEnv, rename: Mapping[str, str], frame_stack: int) -> None:
+    def __init__(self, env: RobotEnv, rename: Mapping[str, str], frame_stack: int, discrete_actions: int = 0) -> None:
         self.robot = env
+        self._choices = discrete_actions
         self._env = env
         self.frame: dict[str, NDArray[Any]] = {}
         self._rename = dict(rename)
@@ -52,9 +55,24 @@ class RunEnv:
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """The stacked observation after ``action (A,)``, reward, terminated, truncated, info."""
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        observation, reward, terminated, truncated, info = self._env.step(self.robot_action(action))
         stacked = _batched(self._stack.update(self._single(observation)))
         return stacked, float(reward), bool(terminated), bool(truncated), info
+
+    def robot_action(self, action: NDArray[Any]) -> NDArray[Any]:
+        """What the robot is told for a policy's action (A,)."""
+        if self._choices < 2:
+            return action
+        told = np.array(action, np.float32)
+        told[-1] = 2.0 * told[-1] / (self._choices - 1) - 1.0
+        return told
+
+    def policy_action(self, told: NDArray[Any]) -> NDArray[np.float32]:
+        """The policy's action for what a person tells the robot: the nearest choice."""
+        action = np.array(told, np.float32)
+        if self._choices >= 2:
+            action[-1] = np.clip(np.round((action[-1] + 1.0) / 2.0 * (self._choices - 1)), 0, self._choices - 1)
+        return action
 
     def close(self) -> None:
         """Free the environment."""
@@ -118,4 +136,4 @@ def make_run_env(config: RunConfig) -> RunEnv:
             f"{config.path} @ $.policy.output_features.action: expected {env.action_dim}, the actions of env "
             f"{config.env.name!r}, found {wanted_dim}"
         )
-    return RunEnv(env, rename, net.frame_stack)
+    return RunEnv(env, rename, net.frame_stack, getattr(net, "num_discrete_actions", 0))

@@ -74,8 +74,7 @@ def command(
         raise click.UsageError("--host goes with --make-certs DIR")
     if config_path is None and resume is None:
         raise click.UsageError("give --config_path, such as outputs/hilserl_drqv2/train_config.json, or --resume DIR")
-    saved = find_training(resume) if resume is not None else None
-    config = read_run_config(config_path or (saved.train_config if saved else ""), set_values)
+    config = read_run_config(config_path or find_training(str(resume)).train_config, set_values)
     if show_config:
         click.echo(json.dumps(config.document, indent=2))
         return
@@ -84,7 +83,7 @@ def command(
     prepare_output(config)
     limit_threads(config.torch_threads, leave=1)
     log_findings(config, "LEARNER")
-    saved = saved or going_on(config, anew=anew)
+    saved = going_on(config, resume=resume, anew=anew)
     policy = resumed_policy(config, saved) if saved else prepare_policy(config, pretrained, **choices)
     with Learner(config, policy, bind=bind or config.link.address, access=access, saved=saved) as learner:
         learner.run(stop)

@@ -20,9 +20,20 @@ log = logging.getLogger("weightkit_runners")
 
 def start_logging() -> None:
     """Log lines as they are, on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
     for name in ("weightkit", "weightkit_runners"):
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+class _ToStderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is at the moment: a live display in the terminal puts itself in its place."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def limit_threads(wanted: int, *, leave: int = 0) -> None:

@@ -27,7 +27,7 @@ from weightkit_runners.demonstrations import (
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.interventions import InterventionSource, make_source
 from weightkit_runners.process import limit_threads, log, log_findings, start_logging, stop_on_sigterm
-from weightkit_runners.transitions import make_transition
+from weightkit_runners.transitions import make_transition, transition_spec
 
 Plan = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
@@ -149,7 +149,7 @@ def _episode(
     while not ended and not stop.is_set():
         action = plan(observation)
         taken = None if source is None else source.action(observation, action)
-        action = action if taken is None else np.asarray(taken, np.float32)
+        action = action if taken is None else env.policy_action(taken)
         observation, reward, terminated, truncated, info = env.step(action)
         ended = terminated or truncated
         transitions.append(
@@ -164,7 +164,7 @@ def _episode(
 def _planned(config: RunConfig, checkpoint: str | None) -> Plan:
     """What is done where nobody says otherwise: the checkpoint's actions, or nothing."""
     if checkpoint is None:
-        still = np.zeros(config.net.action_dim, np.float32)
+        still = np.zeros(transition_spec(config).action_dim, np.float32)
         return lambda observation: still
     from weightkit_runners.episodes import policy_act
     from weightkit_runners.rollout import load_checkpoint

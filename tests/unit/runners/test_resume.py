@@ -158,6 +158,10 @@ def test_a_second_run_in_a_folder_must_say_what_it_wants(config: RunConfig) -> N
         going_on(config, anew=False)
     assert "--resume" in str(refused.value.hint)
     assert "--anew" in str(refused.value.hint)
+    other = replace(config, output_dir=config.output_dir.parent / "other")
+    with pytest.raises(UsageError, match="a checkpoint of the run in"):
+        going_on(other, resume=config.output_dir)
+    assert going_on(config, resume=config.output_dir) is not None
     found = going_on(replace(config, resume=True), anew=False)
     assert found is not None
     assert found.learner_step == 1
