@@ -119,8 +119,8 @@ def going_on(config: RunConfig, *, resume: str | Path | None = None, anew: bool 
         run = saved.path.parent.parent
         if run != folder.resolve():
             raise UsageError(
-                f"--resume {resume}: a checkpoint of the run in {run}, where its actors' transitions are, and output_dir "
-                f"is {folder}; nothing was started",
+                f"--resume {resume}: a checkpoint of the run in {run}, where its actors' transitions are; output_dir "
+                f"is {folder}, so nothing was started",
                 hint=f"go on there with --set output_dir={run}, or begin with its weights: --pretrained {saved.policy}",
             )
         return saved
