@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from weightkit.errors import WeightkitError
 from weightkit_runners.envs.base import Action, Observation, Step
 from weightkit_runners.experience.messages import decode_transitions, encode_transitions
-
-_END_TIMEOUT_S = 10.0
-_FINE, _WRONG = b"+", b"-"
-_KINDS: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError, "RuntimeError": RuntimeError}
+from weightkit_runners.piped import PipedProcess, serve
 
 
 class ProcessEnv:
-    """``make_env(name, **options)`` there, the same contract here. Raises what it raises, ValueError, TypeError and
-    RuntimeError by their kind; ModuleNotFoundError names the package. Of ``info``, what JSON can say comes back.
+    """``make_env(name, **options)`` there, the same contract here: what it raises is raised here by its kind.
+
+    Of ``info``, what JSON can say comes back. Raises WeightkitError where the process has died.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            arguments = [sys.executable, "-m", __name__, str(theirs.fileno())]
-            self._process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self._pipe = Connection(ours.detach())
-        self._closed = False
+        self._there = PipedProcess(
+            __name__,
+            what="the process of the environment",
+            hint='see what it wrote; policy.concurrency.actor "threads" runs it in the actor itself',
+        )
         try:
-            about = json.loads(self._asked(json.dumps({"name": name, "options": options, "path": sys.path}).encode()))
+            about = json.loads(self._asked({"name": name, "options": options, "path": sys.path}))
         except BaseException:
             self.close()
             raise
@@ -45,11 +37,11 @@ class ProcessEnv:
 
     def reset(self, seed: int) -> Observation:
         """The first observation of the episode that ``seed`` names."""
-        return _observation(self._asked(json.dumps({"seed": seed}).encode()))
+        return _observation(self._asked({"seed": seed}))
 
     def step(self, action: Action) -> Step:
         """Outcome of ``action`` (A,)."""
-        said = self._asked(json.dumps({"action": np.asarray(action, np.float64).tolist()}).encode())
+        said = self._asked({"action": np.asarray(action, np.float64).tolist()})
         length = int.from_bytes(said[:4], "little")
         about = json.loads(said[4 : 4 + length])
         observation = _observation(said[4 + length :])
@@ -57,84 +49,52 @@ class ProcessEnv:
 
     def close(self) -> None:
         """End the process."""
-        if self._closed:
-            return
-        self._closed = True
-        self._pipe.close()
-        try:
-            self._process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._there.close()
 
-    def _asked(self, message: bytes) -> bytes:
-        try:
-            self._pipe.send_bytes(message)
-            answer = self._pipe.recv_bytes()
-        except (EOFError, OSError):
-            self.close()
-            raise WeightkitError(
-                f"the process of the environment has ended, exit code {self._process.returncode}",
-                hint='see what it wrote; policy.concurrency.actor "threads" runs it in the actor itself',
-            ) from None
-        if answer[:1] == _WRONG:
-            wrong = json.loads(answer[1:])
-            if wrong["kind"] == "ModuleNotFoundError":
-                raise ModuleNotFoundError(wrong["message"], name=wrong["name"])
-            raise _KINDS.get(wrong["kind"], WeightkitError)(wrong["message"])
-        return answer[1:]
+    def _asked(self, told: dict[str, Any]) -> bytes:
+        return self._there.ask(json.dumps(told).encode())
 
 
-def serve(pipe: Connection) -> None:
-    """The process: ends when the actor's end of the pipe is closed, whatever signals come."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    env: Any = None
-    try:
-        while True:
-            told = json.loads(pipe.recv_bytes())
-            try:
-                if env is None:
-                    env, answer = _made(told)
-                else:
-                    answer = _stepped(env, told)
-                pipe.send_bytes(_FINE + answer)
-            except Exception as error:
-                wrong = {"kind": type(error).__name__, "message": str(error), "name": getattr(error, "name", "")}
-                pipe.send_bytes(_WRONG + json.dumps(wrong).encode())
-    except (EOFError, OSError):
-        pass
-    finally:
-        if env is not None:
-            env.close()
+class _There:
+    """The environment in its process."""
 
+    def __init__(self) -> None:
+        self._env: Any = None
 
-def _made(told: dict[str, Any]) -> tuple[Any, bytes]:
-    from weightkit_runners.envs import make_env
+    def respond(self, message: bytes) -> bytes:
+        """To what the other side says: first what to make, then seeds and actions."""
+        told = json.loads(message)
+        if self._env is None:
+            return self._made(told)
+        if "seed" in told:
+            return encode_transitions([self._env.reset(told["seed"])])
+        observation, reward, terminated, truncated, info = self._env.step(np.asarray(told["action"]))
+        plain = {key: _plain(value) for key, value in info.items()}
+        about = {
+            "reward": float(reward),
+            "terminated": bool(terminated),
+            "truncated": bool(truncated),
+            "info": {key: value for key, value in plain.items() if value is not None},
+        }
+        said = json.dumps(about).encode()
+        return len(said).to_bytes(4, "little") + said + encode_transitions([observation])
 
-    sys.path[:] = told["path"]
-    env = make_env(told["name"], **told["options"])
-    about = {
-        "features": {key: list(shape) for key, shape in env.features.items()},
-        "action_dim": env.action_dim,
-        "simulated": bool(getattr(env, "simulated", False)),
-    }
-    return env, json.dumps(about).encode()
+    def _made(self, told: dict[str, Any]) -> bytes:
+        from weightkit_runners.envs import make_env
 
+        sys.path[:] = told["path"]
+        self._env = env = make_env(told["name"], **told["options"])
+        about = {
+            "features": {key: list(shape) for key, shape in env.features.items()},
+            "action_dim": env.action_dim,
+            "simulated": bool(getattr(env, "simulated", False)),
+        }
+        return json.dumps(about).encode()
 
-def _stepped(env: Any, told: dict[str, Any]) -> bytes:
-    if "seed" in told:
-        return encode_transitions([env.reset(told["seed"])])
-    observation, reward, terminated, truncated, info = env.step(np.asarray(told["action"]))
-    plain = {key: _plain(value) for key, value in info.items()}
-    about = {
-        "reward": float(reward),
-        "terminated": bool(terminated),
-        "truncated": bool(truncated),
-        "info": {key: value for key, value in plain.items() if value is not None},
-    }
-    said = json.dumps(about).encode()
-    return len(said).to_bytes(4, "little") + said + encode_transitions([observation])
+    def close(self) -> None:
+        """Free it."""
+        if self._env is not None:
+            self._env.close()
 
 
 def _plain(value: Any) -> Any:
@@ -148,5 +108,14 @@ def _observation(payload: bytes) -> Observation:
     return observation
 
 
+def main() -> None:
+    """Run the process."""
+    there = _There()
+    try:
+        serve(there.respond)
+    finally:
+        there.close()
+
+
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    main()

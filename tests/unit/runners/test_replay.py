@@ -303,7 +303,7 @@ def test_a_storage_device_that_is_not_there_is_refused_by_its_key(make: Any) -> 
 
 def test_a_replay_process_that_died_is_named_with_what_to_do() -> None:
     process = ReplayProcess(spec(), update(), kept(), seed=0, where="c")
-    process._process.kill()
+    process._there.process.kill()
     with pytest.raises(WeightkitError, match=r"has ended.*-9") as refused:
         process.counts()
     assert "replay_memory_gb" in str(refused.value.hint)

@@ -71,7 +71,7 @@ def test_a_step_that_is_refused_does_not_end_it() -> None:
 
 def test_a_process_that_dies_is_named_and_closing_is_quiet() -> None:
     env = ProcessEnv("synthetic", **OPTIONS)
-    env._process.kill()
+    env._there.process.kill()
     with pytest.raises(WeightkitError, match=r"has ended, exit code -9"):
         env.reset(0)
     env.close()
@@ -83,7 +83,7 @@ def test_it_ends_with_whoever_started_it() -> None:
         "import os, sys, time\n"
         "from weightkit_runners.envs.process import ProcessEnv\n"
         f"env = ProcessEnv('synthetic', **{OPTIONS!r})\n"
-        "print(env._process.pid, flush=True)\n"
+        "print(env._there.process.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
