@@ -42,7 +42,7 @@ class PipedProcess:
             raise self._ended() from None
 
     def answer(self) -> bytes:
-        """The next answer. What went wrong there is raised: ConfigError, ValueError, TypeError and RuntimeError by kind,
+        """The next answer. What went wrong there is raised: ConfigError, ValueError, TypeError, RuntimeError by kind,
         ModuleNotFoundError with the module's name, WeightkitError else, and where it has died.
         """
         try:
