@@ -8,7 +8,8 @@
 images, ``torch.optim.Adam`` as it comes, targets one parameter after another. ``replay``: transitions a second into the
 buffer, batches a second out of it, and bytes a transition, against a ring that stores both stacks of every transition.
 ``acting``: steps a second of an actor in the synthetic environment whose learner publishes at 5 Hz, against the same
-policy in the same environment without any learner. Peers take turns; figures are medians over rounds.
+policy in the same environment without any learner. Peers take turns; figures are medians over rounds; freed memory is
+kept by the process, as in a learner, for all of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch import nn
 import weightkit as wk
 from weightkit.architectures import architecture_named
 from weightkit.architectures.probes import probes
+from weightkit.transports._malloc import keep_freed_memory
 from weightkit_runners.config import Exploration, UpdateConfig
 from weightkit_runners.envs import make_env
 from weightkit_runners.frame_stack import FrameStackBuffer
@@ -307,6 +309,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     rounds, least_s = (2, 1.0) if options.quick else (5, 10.0)
     result: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     result |= {"benchmark": "learning", "how": __doc__}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weightkit.errors import ConfigError
@@ -58,7 +59,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """The optimizers' tensors by name. With the policy's own and ``learner_step`` that is all an update reads."""
         return {
-            f"{name}.{index}.{moment}": value
+            f"{name}.{index}.{moment}": value.contiguous()
             for name, optimizer in self.update.optimizers.items()
             for index, parameter in enumerate(optimizer.param_groups[0]["params"])
             for moment, value in optimizer.state.get(parameter, {}).items()
@@ -84,7 +85,8 @@ class Training:
                     f"the checkpoint's {key} is {list(value.shape)}, the parameter here {list(parameter.shape)}",
                     hint=hint,
                 )
-            optimizer.state[parameter][moment] = value.to(parameter.device)
+            there = torch.empty_like(parameter if value.shape == parameter.shape else value, device=parameter.device)
+            optimizer.state[parameter][moment] = there.copy_(value)  # laid out as the parameter: Adam goes by memory
         self.learner_step = learner_step
 
     def close(self) -> None:

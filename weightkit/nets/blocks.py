@@ -67,7 +67,7 @@ def orthogonal_init(module: nn.Module) -> None:
 
 
 class RandomShift(nn.Module):
-    """Shift each image by up to ``pad`` pixels both ways, the border repeated. ``(B, C, H, W) -> (B, C, H, W)`` float.
+    """Shift each image by up to ``pad`` pixels both ways, the border repeated. ``(B, C, H, W)`` of any dtype, the same.
 
     Source: Yarats et al. 2021 (DrQ-v2), section 3.1; the shift is drawn from ``generator`` so that runs repeat.
     """
@@ -78,11 +78,10 @@ class RandomShift(nn.Module):
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         batch, _, height, width = images.shape
-        padded = nn.functional.pad(images, (self.pad,) * 4, mode="replicate")
-        limit = 2 * self.pad + 1
-        shift = torch.randint(0, limit, (2, batch), generator=generator, device="cpu").to(images.device)
-        rows = shift[0][:, None] + torch.arange(height, device=images.device)
-        columns = shift[1][:, None] + torch.arange(width, device=images.device)
-        index = torch.arange(batch, device=images.device)[:, None, None]
-        # indexing (B, C, H, W) with broadcast (B, H, W) indices around the channel axis gives (B, H, W, C)
-        return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        shift = torch.randint(0, 2 * self.pad + 1, (2, batch), generator=generator, device="cpu").to(images.device)
+        rows, columns = (
+            (shift[axis][:, None] + torch.arange(size, device=images.device) - self.pad).clamp(0, size - 1)
+            for axis, size in enumerate((height, width))
+        )
+        moved = images.gather(2, rows[:, None, :, None].expand(images.shape))
+        return moved.gather(3, columns[:, None, None, :].expand(images.shape))

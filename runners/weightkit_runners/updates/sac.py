@@ -13,17 +13,18 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from weightkit.nets.blocks import RandomShift
 from weightkit.nets.sac import SACPolicy
 from weightkit.nets.sac_encoder import Seen
 from weightkit_runners.config import Exploration, UpdateConfig
 from weightkit_runners.replay.buffer import Batch
 from weightkit_runners.updates.base import (
-    SHIFT_PAD,
     Optimizers,
+    Shift,
     StepRandom,
     average_into,
     before_and_after,
+    in_channels_last,
+    learn_in_channels_last,
     learned_from,
     step_seed,
 )
@@ -53,7 +54,10 @@ class SACUpdate:
         self._seed = seed
         self.dropout = True
         self.random = StepRandom(seed)
-        self.shift = RandomShift(SHIFT_PAD)
+        self.shift = Shift(self.random.generator)
+        for module in (policy.encoder, policy.critic_encoder, policy.critic_target_encoder):
+            if module is not None:
+                learn_in_channels_last(module)
         self._shared = policy.critic_encoder is None
         encoder = policy.encoder if self._shared else policy.critic_encoder
         assert encoder is not None
@@ -198,10 +202,8 @@ class SACUpdate:
         return torch.tanh(raw), (gaussian - squashed).sum(dim=1)
 
     def _seen(self, observation: dict[str, Any]) -> View:
-        seen = self.policy.see(observation)
-        if self.config.use_augmentation:
-            images = {camera: self.shift(pixels, self.random.generator) for camera, pixels in seen.images.items()}
-            seen = seen._replace(images=images)
+        seen = self.policy.see(self.shift(observation) if self.config.use_augmentation else observation)
+        seen = seen._replace(images=in_channels_last(seen.images))
         if not self._one_backbone:
             return View(seen)
         with torch.no_grad():
