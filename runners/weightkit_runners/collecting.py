@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -17,13 +17,17 @@ from weightkit_runners.exploring import Explore
 from weightkit_runners.interventions import InterventionSource
 from weightkit_runners.transitions import make_transition
 
-if TYPE_CHECKING:
-    from weightkit_runners.experience import ExperienceSender
-
 SEND_EVERY_STEPS = 10
 
 Weights = Callable[[threading.Event], "WeightVersion | None"]
 """Asked at every step boundary: the version to act with, newer weights swapped in; None where the run is to end."""
+
+
+class Takes(Protocol):
+    """Where transitions go."""
+
+    def send(self, transitions: list[dict[str, NDArray[Any]]], version: WeightVersion, /) -> object:
+        """Transitions in their order, and the version that their actions were chosen with."""
 
 
 class Collector:
@@ -38,7 +42,7 @@ class Collector:
         env: RunEnv,
         explore: Explore,
         weights: Weights,
-        sender: ExperienceSender,
+        sender: Takes,
         *,
         source: InterventionSource | None = None,
         clock: Callable[[], float] = time.monotonic,

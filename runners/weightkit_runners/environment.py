@@ -14,7 +14,6 @@ from weightkit.errors import ConfigError
 from weightkit_runners.config import RunConfig
 from weightkit_runners.envs import RobotEnv, make_env
 from weightkit_runners.envs.gymnasium_robot import is_gymnasium_id
-from weightkit_runners.envs.process import ProcessEnv
 from weightkit_runners.frame_stack import FrameStackBuffer
 from weightkit_runners.transitions import transition_spec
 
@@ -87,6 +86,14 @@ def _batched(observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]
     return {key: value[None] for key, value in observation.items()}
 
 
+def _made(config: RunConfig, options: dict[str, Any]) -> RobotEnv:
+    if not config.env_in_process:
+        return make_env(config.env.name, **options)
+    from weightkit_runners.envs.process import ProcessEnv
+
+    return ProcessEnv(config.env.name, **options)
+
+
 def given_key(key: str) -> str:
     """The key under which an environment gives what the configuration calls ``key``."""
     return f"{IMAGE_KEY}.{DEFAULT_CAMERA}" if key == IMAGE_KEY else key
@@ -110,7 +117,7 @@ def make_run_env(config: RunConfig) -> RunEnv:
     else:
         options |= {"cameras": cameras, "image_size": (net.image_height, net.image_width)}
     try:
-        env: RobotEnv = (ProcessEnv if config.env_in_process else make_env)(config.env.name, **options)
+        env = _made(config, options)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{config.path} @ $.env.name: {config.env.name!r} needs {error.name}, which cannot be imported",

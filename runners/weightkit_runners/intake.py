@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightkit_runners.experience import BatchRefused, ExperienceBatch, ExperienceReceiver, SinkClosed
 from weightkit_runners.experience.journal import ExperienceJournal
 from weightkit_runners.process import log
-from weightkit_runners.training import Training
 from weightkit_runners.transitions import TransitionSpec
+
+if TYPE_CHECKING:
+    from weightkit_runners.training import Training
 
 MOST_WAITING_BYTES = 64 << 20
 LOOK_AT_CLOSING_EVERY_S = 0.2

@@ -78,10 +78,17 @@ class PipedProcess:
         return WeightkitError(f"{self._what} has ended, exit code {self.process.returncode}", hint=self._hint)
 
 
-def serve(respond: Callable[[bytes], bytes | None], *, idle: Callable[[], object] = lambda: None) -> None:
-    """In the process: answer until the pipe is closed. ``respond`` gives None for a message without an answer; ``idle``
-    is called when no message waits.
+def serve(
+    respond: Callable[[bytes], bytes],
+    *,
+    is_told: Callable[[bytes], bool] = lambda message: False,
+    idle: Callable[[], object] = lambda: None,
+) -> None:
+    """In the process: answer until the pipe is closed. ``idle`` is called when no message waits.
+
+    A message that ``is_told`` has no answer: what goes wrong with it is the answer to the next that has one.
     """
+    failed: Exception | None = None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     pipe = Connection(int(sys.argv[1]))
@@ -90,13 +97,19 @@ def serve(respond: Callable[[bytes], bytes | None], *, idle: Callable[[], object
             if not pipe.poll():
                 idle()
             message = pipe.recv_bytes()
+            answer = b""
             try:
                 answer = respond(message)
             except Exception as error:
-                said = {"kind": type(error).__name__, "message": str(error), "name": getattr(error, "name", "")}
-                pipe.send_bytes(_WRONG + json.dumps(said).encode())
-            else:
-                if answer is not None:
-                    pipe.send_bytes(_FINE + answer)
+                failed = failed or error
+            if is_told(message):
+                continue
+            pipe.send_bytes(_FINE + answer if failed is None else _WRONG + _said(failed))
+            failed = None
     except (EOFError, OSError):
         return
+
+
+def _said(error: Exception) -> bytes:
+    about = {"kind": type(error).__name__, "message": str(error), "name": getattr(error, "name", "")}
+    return json.dumps(about).encode()

@@ -16,7 +16,9 @@ from weightkit.cli import options
 from weightkit.cli.main import run_command
 from weightkit.cli.output import emit
 from weightkit.core.report import Report
+from weightkit.core.version import WeightVersion
 from weightkit.errors import UsageError, WriteError
+from weightkit_runners.collecting import Collector
 from weightkit_runners.config import RunConfig, read_run_config
 from weightkit_runners.demonstrations import (
     Demonstration,
@@ -27,7 +29,7 @@ from weightkit_runners.demonstrations import (
 from weightkit_runners.environment import RunEnv, make_run_env
 from weightkit_runners.interventions import InterventionSource, make_source
 from weightkit_runners.process import limit_threads, log, log_findings, start_logging, stop_on_sigterm
-from weightkit_runners.transitions import make_transition, transition_spec
+from weightkit_runners.transitions import TERMINATED, TRUNCATED, transition_spec
 
 Plan = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
@@ -79,7 +81,14 @@ def command(
             source = make_source(by, env.action_dim, **_options(by, config)) if by is not None else None
             try:
                 done = recorded(
-                    env, plan, source, range(first, first + episodes), _folder(out), stop, all_of_them=keep == "all"
+                    config,
+                    env,
+                    plan,
+                    source,
+                    range(first, first + episodes),
+                    _folder(out),
+                    stop,
+                    all_of_them=keep == "all",
                 )
             finally:
                 if source is not None:
@@ -89,7 +98,24 @@ def command(
     emit("record", as_json, make, _text)
 
 
+class _Kept:
+    """Takes what a collector sends."""
+
+    def __init__(self) -> None:
+        self.transitions: list[dict[str, NDArray[Any]]] = []
+
+    def send(self, transitions: list[dict[str, NDArray[Any]]], version: WeightVersion) -> None:
+        """Keep them, in their order."""
+        self.transitions += transitions
+
+
+def _any_version(stop: threading.Event) -> WeightVersion | None:
+    """No learner's weights are acted with here."""
+    return None if stop.is_set() else WeightVersion("", 0, 0)
+
+
 def recorded(
+    config: RunConfig,
     env: RunEnv,
     plan: Plan,
     source: InterventionSource | None,
@@ -101,9 +127,12 @@ def recorded(
 ) -> list[dict[str, Any]]:
     """One episode per seed, written where it succeeded; an episode that ``stop`` cuts short is not written."""
     done: list[dict[str, Any]] = []
-    for seed in seeds:
-        transitions, ended = _episode(env, plan, source, seed, stop)
-        if not ended:
+    for number, seed in enumerate(seeds):
+        kept_steps = _Kept()
+        collector = Collector(config, env, lambda seen, *_: plan(seen), _any_version, kept_steps, source=source)
+        collector.episode(number, seed, stop)
+        transitions = kept_steps.transitions
+        if not transitions or not (transitions[-1][TERMINATED] or transitions[-1][TRUNCATED]):
             break
         demonstration = Demonstration.of(transitions, seed=seed)
         kept = all_of_them or demonstration.success
@@ -136,29 +165,6 @@ def replayed(env: RunEnv, folder: Path, stop: threading.Event) -> list[dict[str,
                  path.name, _word(success), _word(recording.success), apart)  # fmt: skip
         done.append({"path": str(path), "success": success, "recorded": recording.success, "apart": apart})
     return done
-
-
-def _episode(
-    env: RunEnv, plan: Plan, source: InterventionSource | None, seed: int, stop: threading.Event
-) -> tuple[list[dict[str, NDArray[Any]]], bool]:
-    """The transitions of an episode, and whether it came to its end."""
-    observation = env.reset(seed)
-    if source is not None:
-        source.begin(env.robot, seed)
-    first, transitions, ended = dict(env.frame), list[dict[str, NDArray[Any]]](), False
-    while not ended and not stop.is_set():
-        action = plan(observation)
-        taken = None if source is None else source.action(observation, action)
-        action = action if taken is None else env.policy_action(taken)
-        observation, reward, terminated, truncated, info = env.step(action)
-        ended = terminated or truncated
-        transitions.append(
-            make_transition(
-                first, action, reward, env.frame, episode=0, step=len(transitions), terminated=terminated,
-                truncated=truncated, success=bool(info.get("success", False)), intervention=taken is not None,
-            )
-        )  # fmt: skip
-    return transitions, ended
 
 
 def _planned(config: RunConfig, checkpoint: str | None) -> Plan:

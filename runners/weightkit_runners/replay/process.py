@@ -82,7 +82,7 @@ class _There:
         self._drawer: _Drawer | None = None
         self._wanted: int | None = None
 
-    def respond(self, message: bytes) -> bytes | None:
+    def respond(self, message: bytes) -> bytes:
         """To what the other side says: first what to make, then transitions, and questions."""
         if self._drawer is None:
             return self._made(json.loads(message))
@@ -97,7 +97,7 @@ class _There:
         end = _LENGTH.size + _LENGTH.unpack_from(content)[0]
         take = memory.add if kind == _ADD else memory.demonstrate
         take(content[_LENGTH.size : end].decode(), decode_transitions(content[end:]))
-        return None
+        return b""
 
     def draw_ahead(self) -> None:
         """The next step's batches, while the learner computes with the last."""
@@ -192,7 +192,7 @@ def main() -> None:
     """Run the process."""
     torch.set_num_threads(1)
     there = _There()
-    serve(there.respond, idle=there.draw_ahead)
+    serve(there.respond, is_told=lambda message: message[:1] in (_ADD, _DEMONSTRATE), idle=there.draw_ahead)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from test_resume import episodes
 from test_run import Recorder
 
+from locations import ROOT
 from weightkit.core.version import WeightVersion
 from weightkit.errors import WeightkitError
 from weightkit.verbs.save_policy import save_policy_directory
@@ -88,14 +89,16 @@ def net(config: RunConfig) -> object:
     acted = policy.act(seen)
     more = policy.stds(seen) if hasattr(policy, "stds") else torch.zeros(1)
     values = policy.q_values(seen, acted)
-    return shapes, trained, [round(float(x), 6) for x in (*acted.flatten(), *more.flatten(), *values.flatten())]
+    choices = policy.discrete_q_values(seen) if getattr(policy, "discrete_critic", None) is not None else torch.zeros(1)
+    numbers = (*acted.flatten(), *more.flatten(), *values.flatten(), *choices.flatten())
+    return shapes, trained, [round(float(x), 6) for x in numbers]
 
 
 def _shapes(config: RunConfig, axes: int) -> list[tuple[str, tuple[int, ...]]]:
     height, width = config.net.image_height, config.net.image_width
     if axes == 4:
         channels = config.net.frame_stack * config.net.image_channels
-        return [("observation.images.front", (channels, height, width))]
+        return [(f"observation.images.{camera}", (channels, height, width)) for camera in config.net.cameras]
     return [("observation.state", (config.net.frame_stack * config.net.state_dim,))]
 
 
@@ -280,6 +283,9 @@ DRQV2: dict[str, tuple[Any, Observe]] = {
     "policy.num_downsample_convs": (2, net),
     "policy.num_post_downsample_convs": (2, net),
     "policy.shared_critic_trunk": (True, net),
+    "policy.fusion": ("sum", net),
+    "policy.value_limit": (5.0, net),
+    "policy.value_transform": (False, net),
 }
 SAC: dict[str, tuple[Any, Observe]] = {
     "policy.temperature_init": (0.1, learned),
@@ -300,6 +306,16 @@ SAC: dict[str, tuple[Any, Observe]] = {
     "policy.shared_encoder": (False, net),
     "policy.state_encoder": ("none", net),
     "policy.target_encoder": ("own", net),
+    "policy.vision_encoder_name": ("helper2424/resnet10", net),
+    "policy.resnet_widths": ([8, 16, 32, 64], net),
+    "policy.mlp": ("relu", net),
+    "policy.features_dim": (9, net),
+    **{
+        f"policy.{part}_network_kwargs.{key}": (value, net)
+        for part in ("actor", "critic", "discrete_critic")
+        for key, value in (("activate_final", False), ("final_activation", "Tanh"))
+    },
+    "policy.discrete_critic_network_kwargs.hidden_dims": ([9], net),
 }
 ELSEWHERE: dict[str, str] = {
     "policy.type": "test_the_config_of_lerobot_0_4_4_has_no_unknown_key",
@@ -307,42 +323,45 @@ ELSEWHERE: dict[str, str] = {
     "policy.actor_learner_config.first_weights_timeout": (
         "test_an_actor_without_a_learner_waits_says_so_and_ends_with_an_error_at_its_deadline"
     ),
-    "policy.fusion": "tests/unit/architectures",
-    "policy.value_limit": "test_a_distribution_is_valued_as_robobase_does",
-    "policy.value_transform": "test_a_distribution_is_valued_as_robobase_does",
-    "policy.resnet_widths": "tests/unit/architectures",
-    "policy.features_dim": "tests/unit/architectures",
-    "policy.mlp": "tests/unit/architectures",
-    "policy.vision_encoder_name": "tests/unit/architectures",
-    **{
-        f"policy.{part}_network_kwargs.{key}": "tests/unit/architectures"
-        for part in ("actor", "critic", "discrete_critic")
-        for key in ("activate_final", "final_activation", "hidden_dims")
-    },
 }
+BESIDE: dict[str, dict[str, Any]] = {
+    "policy.value_limit": {"policy.num_atoms": 5},
+    "policy.value_transform": {"policy.num_atoms": 5},
+    "policy.resnet_widths": {"policy.vision_encoder_name": "helper2424/resnet10"},
+    "policy.discrete_critic_network_kwargs.hidden_dims": {"policy.num_discrete_actions": 3},
+    "policy.discrete_critic_network_kwargs.activate_final": {"policy.num_discrete_actions": 3},
+    "policy.discrete_critic_network_kwargs.final_activation": {"policy.num_discrete_actions": 3},
+    "policy.fusion": {"cameras": 2},
+    "policy.features_dim": {"policy.vision_encoder": "nature"},
+}
+"""What a key needs beside it to mean anything."""
 
 
-def configured(kind: str, folder: Path, key: str = "", value: Any = None) -> RunConfig:
+def configured(kind: str, folder: Path, settings: dict[str, Any]) -> RunConfig:
     written = document(kind, folder)
-    if key == "policy.frame_stack":
-        stack = written["policy"]["frame_stack"] = written["policy"]["frame_stack"] + 1
+    for key, value in settings.items():
         features = written["policy"]["input_features"]
-        features["observation.images.front"][0], features["observation.state"][0] = 3 * stack, 18 * stack
-    elif key:
-        place: Any = written
-        *parents, last = key.split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+        if key == "policy.frame_stack":
+            stack = written["policy"]["frame_stack"] = written["policy"]["frame_stack"] + 1
+            features["observation.images.front"][0], features["observation.state"][0] = 3 * stack, 18 * stack
+        elif key == "cameras":
+            for each in (features, written["env"]["features"]):
+                each["observation.images.wrist"] = each["observation.images.front"]
+        else:
+            place: Any = written
+            *parents, last = key.split(".")
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
     path = folder / "train_config.json"
     path.write_text(json.dumps(written))
     return read_run_config(path)
 
 
-def observed(observe: Observe, kind: str, folder: Path, key: str = "", value: Any = None) -> object:
+def observed(observe: Observe, kind: str, folder: Path, settings: dict[str, Any]) -> object:
     folder.mkdir()
     try:
-        return observe(configured(kind, folder, key, value))
+        return observe(configured(kind, folder, settings))
     except WeightkitError as error:
         return str(error).replace(str(folder), "")
 
@@ -356,12 +375,15 @@ CASES = [
 @pytest.mark.parametrize(("kind", "key", "value", "observe"), CASES, ids=[f"{kind}-{key}" for kind, key, *_ in CASES])
 def test_every_field_changes_what_happens(kind: str, key: str, value: Any, observe: Observe, tmp_path: Path) -> None:
     """The same twice without it, another with it."""
-    before = observed(observe, kind, tmp_path / "before")
-    assert observed(observe, kind, tmp_path / "again") == before
-    assert observed(observe, kind, tmp_path / "changed", key, value) != before
+    beside = BESIDE.get(key, {})
+    before = observed(observe, kind, tmp_path / "before", beside)
+    assert observed(observe, kind, tmp_path / "again", beside) == before
+    assert observed(observe, kind, tmp_path / "changed", {**beside, key: value}) != before
 
 
 @pytest.mark.parametrize(("kind", "own"), [("drqv2", DRQV2), ("sac", SAC)])
 def test_no_field_is_left_out_of_these_tests(kind: str, own: dict[str, Any]) -> None:
     read = {".".join(path) for path in asked_keys(kind)}
     assert read - {*EVERYWHERE, *own, *ELSEWHERE} == set()
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in ELSEWHERE.values() if f"def {name}(" not in tests] == []

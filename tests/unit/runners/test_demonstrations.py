@@ -109,6 +109,7 @@ def test_what_a_person_does_is_recorded_and_can_be_done_again(config: RunConfig,
     helper = Scripted(lambda seen, planned: np.full(4, float(seen["observation.state"][0, -1]) * 0.1, np.float32))
     try:
         done = recorded(
+            config,
             env,
             lambda seen: np.zeros(4, np.float32),
             helper,
@@ -129,7 +130,14 @@ def test_only_successes_are_kept_unless_all_are_wanted(config: RunConfig, tmp_pa
     env = make_run_env(config)
     try:
         done = recorded(
-            env, lambda seen: np.zeros(4, np.float32), None, range(2), tmp_path, threading.Event(), all_of_them=False
+            config,
+            env,
+            lambda seen: np.zeros(4, np.float32),
+            None,
+            range(2),
+            tmp_path,
+            threading.Event(),
+            all_of_them=False,
         )
     finally:
         env.close()
@@ -146,7 +154,7 @@ def test_an_episode_that_is_stopped_is_not_recorded(config: RunConfig, tmp_path:
         return np.zeros(4, np.float32)
 
     try:
-        assert recorded(env, plan, None, range(2), tmp_path, stop, all_of_them=True) == []
+        assert recorded(config, env, plan, None, range(2), tmp_path, stop, all_of_them=True) == []
     finally:
         env.close()
     assert not list(tmp_path.glob("*.safetensors"))

@@ -308,3 +308,17 @@ def test_a_replay_process_that_died_is_named_with_what_to_do() -> None:
         process.counts()
     assert "replay_memory_gb" in str(refused.value.hint)
     process.close()
+
+
+def test_what_goes_wrong_with_transitions_is_said_once_and_later_answers_are_still_their_own() -> None:
+    process = ReplayProcess(spec(), update(), kept(), seed=0, where="c")
+    try:
+        good = acted(Story(3, 2), 9, 0)
+        process.add("a", [{key: value for key, value in good[0].items() if key != "reward"}])
+        process.add("a", good)
+        with pytest.raises(WeightkitError, match="reward"):
+            process.counts()
+        assert process.counts().online == 9
+        assert len(process.batches(0)) == 2
+    finally:
+        process.close()
